@@ -1,0 +1,236 @@
+//! A pool of page-aligned slots in a few sizes, and counted views into them.
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::ops::{Deref, Range};
+use std::ptr::NonNull;
+use std::rc::Rc;
+
+/// Sizes of slots, in bytes. A request for more than the last is served by a slot of its own, not kept.
+const CLASSES: [usize; 5] = [4096, 16 << 10, 64 << 10, 256 << 10, 512 << 10];
+/// Alignment of every slot: what O_DIRECT asks for at most.
+const ALIGN: usize = 4096;
+/// Bytes of free slots kept for reuse, by class; more are given back.
+const KEPT_BYTES_MAX: usize = 16 << 20;
+
+struct Slot {
+    memory: NonNull<u8>,
+    len: usize,
+    class: usize,
+    views: Cell<u32>,
+}
+
+struct Shared {
+    free: RefCell<[Vec<NonNull<Slot>>; CLASSES.len()]>,
+    live_bytes: Cell<usize>,
+    peak_bytes: Cell<usize>,
+}
+
+/// Slots of one thread.
+#[derive(Clone)]
+pub struct Pool(Rc<Shared>);
+
+/// A counted view into a slot of a pool.
+pub struct Buf {
+    slot: NonNull<Slot>,
+    start: u32,
+    len: u32,
+    pool: Rc<Shared>,
+}
+
+impl Default for Pool {
+    fn default() -> Pool {
+        Pool::new()
+    }
+}
+
+impl Pool {
+    /// An empty pool.
+    pub fn new() -> Pool {
+        Pool(Rc::new(Shared { free: RefCell::default(), live_bytes: Cell::new(0), peak_bytes: Cell::new(0) }))
+    }
+
+    /// A buffer of `len` bytes, with whatever its slot held before. Bounds on memory are its callers' (permits, grants).
+    pub fn take(&self, len: usize) -> Buf {
+        let class = CLASSES.iter().position(|&c| len <= c).unwrap_or(CLASSES.len());
+        let reused = self.0.free.borrow_mut().get_mut(class).and_then(Vec::pop);
+        let slot = reused.unwrap_or_else(|| Slot::new(class, len));
+        // SAFETY: slots are live while they are in the free list or have a view; this one came from the list or is new.
+        let slot_ref = unsafe { slot.as_ref() };
+        slot_ref.views.set(1);
+        let live = self.0.live_bytes.get() + slot_ref.len;
+        self.0.live_bytes.set(live);
+        self.0.peak_bytes.set(self.0.peak_bytes.get().max(live));
+        Buf { slot, start: 0, len: len as u32, pool: self.0.clone() }
+    }
+
+    /// A zeroed buffer of `len` bytes.
+    pub fn take_zeroed(&self, len: usize) -> Buf {
+        let mut buf = self.take(len);
+        buf.get_mut().fill(0);
+        buf
+    }
+
+    /// A copy of `bytes`.
+    pub fn copy_of(&self, bytes: &[u8]) -> Buf {
+        let mut buf = self.take(bytes.len());
+        buf.get_mut().copy_from_slice(bytes);
+        buf
+    }
+
+    /// Bytes of slots in use.
+    pub fn live_bytes(&self) -> usize {
+        self.0.live_bytes.get()
+    }
+
+    /// The most bytes of slots that were in use at once.
+    pub fn peak_bytes(&self) -> usize {
+        self.0.peak_bytes.get()
+    }
+}
+
+impl Slot {
+    fn new(class: usize, len: usize) -> NonNull<Slot> {
+        let len = CLASSES.get(class).copied().unwrap_or(len.next_multiple_of(ALIGN)).max(ALIGN);
+        let layout = Layout::from_size_align(len, ALIGN).expect("a slot's size is bounded");
+        // SAFETY: the layout has a size above zero.
+        let memory = unsafe { alloc_zeroed(layout) };
+        let Some(memory) = NonNull::new(memory) else { handle_alloc_error(layout) };
+        NonNull::from(Box::leak(Box::new(Slot { memory, len, class, views: Cell::new(0) })))
+    }
+
+    /// # Safety
+    /// `slot` came from `Slot::new`, has no view, and is used no more.
+    unsafe fn free(slot: NonNull<Slot>) {
+        // SAFETY: by the caller's promise this is the box of `Slot::new`, and its memory has the layout given there.
+        unsafe {
+            let slot = Box::from_raw(slot.as_ptr());
+            dealloc(slot.memory.as_ptr(), Layout::from_size_align_unchecked(slot.len, ALIGN));
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        for slot in self.free.get_mut().iter_mut().flat_map(std::mem::take) {
+            // SAFETY: a slot in the free list has no view, and the list is gone with this.
+            unsafe { Slot::free(slot) };
+        }
+    }
+}
+
+impl Buf {
+    fn slot(&self) -> &Slot {
+        // SAFETY: a view keeps its slot live.
+        unsafe { self.slot.as_ref() }
+    }
+
+    /// The address of its first byte; valid while any view of the slot lives.
+    pub fn as_ptr(&self) -> *const u8 {
+        // SAFETY: start lies inside the slot.
+        unsafe { self.slot().memory.as_ptr().add(self.start as usize) }
+    }
+
+    /// The bytes, to be changed.
+    ///
+    /// # Panics
+    /// If another view of the slot exists: what a kernel or another owner may read does not change under it.
+    pub fn get_mut(&mut self) -> &mut [u8] {
+        assert_eq!(self.slot().views.get(), 1, "a buffer with several views is not changed");
+        // SAFETY: the only view, borrowed mutably; the range lies inside the slot.
+        unsafe { std::slice::from_raw_parts_mut(self.as_ptr().cast_mut(), self.len as usize) }
+    }
+
+    /// Whether it is the only view of its slot.
+    pub fn is_unique(&self) -> bool {
+        self.slot().views.get() == 1
+    }
+
+    /// A view of a part of it.
+    ///
+    /// # Panics
+    /// If the range is not inside it.
+    pub fn slice(&self, range: Range<usize>) -> Buf {
+        assert!(range.start <= range.end && range.end <= self.len as usize, "a view lies inside its buffer");
+        let mut view = self.clone();
+        view.start += range.start as u32;
+        view.len = (range.end - range.start) as u32;
+        view
+    }
+
+    /// A view of `count` blocks from block `first` of it.
+    pub fn blocks(&self, first: usize, count: usize) -> Buf {
+        self.slice(first * sarsen_types::BLOCK_SIZE..(first + count) * sarsen_types::BLOCK_SIZE)
+    }
+}
+
+impl Clone for Buf {
+    fn clone(&self) -> Buf {
+        self.slot().views.set(self.slot().views.get() + 1);
+        Buf { slot: self.slot, start: self.start, len: self.len, pool: self.pool.clone() }
+    }
+}
+
+impl Drop for Buf {
+    fn drop(&mut self) {
+        let slot = self.slot();
+        slot.views.set(slot.views.get() - 1);
+        if slot.views.get() > 0 {
+            return;
+        }
+        self.pool.live_bytes.set(self.pool.live_bytes.get() - slot.len);
+        let mut free = self.pool.free.borrow_mut();
+        match free.get_mut(slot.class) {
+            Some(list) if (list.len() + 1) * slot.len <= KEPT_BYTES_MAX => list.push(self.slot),
+            // SAFETY: this was its last view.
+            _ => unsafe { Slot::free(self.slot) },
+        }
+    }
+}
+
+impl Deref for Buf {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the range lies inside the slot, and nobody has a mutable view while this one exists.
+        unsafe { std::slice::from_raw_parts(self.as_ptr(), self.len as usize) }
+    }
+}
+impl fmt::Debug for Buf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{} bytes]", self.len)
+    }
+}
+impl PartialEq for Buf {
+    fn eq(&self, other: &Buf) -> bool {
+        **self == **other
+    }
+}
+impl Eq for Buf {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_returns_with_its_last_view() {
+        let pool = Pool::new();
+        let whole = pool.take_zeroed(8192);
+        let part = whole.blocks(1, 1);
+        let address = whole.as_ptr();
+        drop(whole);
+        assert_eq!(pool.live_bytes(), 16 << 10);
+        assert_eq!((part.len(), part.as_ptr()), (4096, unsafe { address.add(4096) }));
+        drop(part);
+        assert_eq!(pool.live_bytes(), 0);
+        assert_eq!(pool.take(5000).as_ptr(), address);
+    }
+
+    #[test]
+    #[should_panic(expected = "several views")]
+    fn a_shared_buffer_is_not_changed() {
+        let pool = Pool::new();
+        let mut first = pool.take(4096);
+        let _second = first.clone();
+        first.get_mut();
+    }
+}

@@ -1,0 +1,1 @@
+//! The initiator: volume to chunk to group to primary.

@@ -1,0 +1,3 @@
+//! Cluster metadata as a pure state machine.
+#![no_std]
+extern crate alloc;

@@ -1,0 +1,3 @@
+//! The replication of groups as a state machine without I/O.
+#![no_std]
+extern crate alloc;

@@ -1,0 +1,1 @@
+//! One slice's machine: replication and store joined, no sockets.

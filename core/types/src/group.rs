@@ -1,0 +1,65 @@
+//! The state of a group as metadata record it. Every change is a compare-and-set that raises the epoch.
+use crate::ids::{GroupId, SliceId};
+use crate::version::Epoch;
+use alloc::vec::Vec;
+use serde::{Deserialize, Serialize};
+
+/// A copy that is being brought up to date.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Joining {
+    /// Where.
+    pub slice: SliceId,
+    /// The epoch in which this join began (R14, R17).
+    pub since: Epoch,
+}
+
+/// A slice that has, or is to have, a copy, and the number of that assignment (R20).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Member {
+    /// Where.
+    pub slice: SliceId,
+    /// Raised each time the group is assigned to the slice anew; data of another number count for nothing.
+    pub assignment: u64,
+}
+
+/// A group in one epoch.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct GroupState {
+    /// The group.
+    pub group: GroupId,
+    /// Raised by every change.
+    pub epoch: Epoch,
+    /// Who orders and answers.
+    pub primary: SliceId,
+    /// The first epoch of the unbroken row in which `primary` led, with no takeover owed since (R5).
+    pub primary_since: Epoch,
+    /// Copies that hold every answered write, the primary among them.
+    pub in_sync: Vec<SliceId>,
+    /// Copies that are being brought up to date.
+    pub joining: Vec<Joining>,
+    /// `in_sync` plus the copies removed since the group could last commit (R11).
+    pub complete: Vec<SliceId>,
+    /// All slices the group is assigned to, whatever their state.
+    pub members: Vec<Member>,
+    /// Copies that must be in sync for a write to commit (R9).
+    pub min_copies: u8,
+}
+
+impl GroupState {
+    /// Whether `slice` is in sync.
+    pub fn is_in_sync(&self, slice: SliceId) -> bool {
+        self.in_sync.contains(&slice)
+    }
+    /// The join of `slice`, when it is joining.
+    pub fn join_of(&self, slice: SliceId) -> Option<Joining> {
+        self.joining.iter().copied().find(|j| j.slice == slice)
+    }
+    /// The number of the assignment of the group to `slice`.
+    pub fn assignment_of(&self, slice: SliceId) -> Option<u64> {
+        self.members.iter().find(|m| m.slice == slice).map(|m| m.assignment)
+    }
+    /// Whether enough copies are in sync for writes to commit (R9).
+    pub fn may_commit(&self) -> bool {
+        self.in_sync.len() >= self.min_copies as usize
+    }
+}

@@ -1,0 +1,1 @@
+//! What a driver needs of a volume.

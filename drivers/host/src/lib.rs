@@ -1,0 +1,1 @@
+//! Volumes to devices on a host.
