@@ -1,1 +1,2 @@
-//! The node process.
+//! The node process: one control thread and one thread per slice, joined by `seam`.
+pub mod seam;

@@ -1,0 +1,119 @@
+//! What goes into a slice and what comes out: the whole surface that a node's thread and the simulator share.
+use sarsen_buffer::Buf;
+use sarsen_types::{Instant, Proposal, SliceId, View};
+use sarsen_wire::client::{ClientReply, ClientRequest, Greeting};
+use sarsen_wire::peer::PeerMessage;
+use std::sync::Arc;
+
+/// A client's connection, as the caller numbers it; a number is not used twice in one life of the slice.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ConnId(pub u64);
+
+/// What happened.
+#[derive(Debug)]
+pub enum Input {
+    /// The drive's registration was accepted (R1): before it the slice answers nothing. `view` is confirmed by the leader.
+    Registered {
+        /// The metadata after the registration.
+        view: Arc<View>,
+        /// The drive is stale: its floors count as zero (R1, R13).
+        is_stale: bool,
+    },
+    /// The metadata moved. An older view than the one known is ignored.
+    Learned(Arc<View>),
+    /// An ordered stream to another slice exists. Replaces the one before, whose `PeerDown` need not come.
+    PeerUp {
+        /// The other end.
+        slice: SliceId,
+        /// Whether it runs on the same kernel (equal boot ids, R4).
+        same_kernel: bool,
+    },
+    /// The stream broke: what was in flight on it may be lost.
+    PeerDown {
+        /// The other end.
+        slice: SliceId,
+    },
+    /// From another slice. The payload's checksums are not verified yet.
+    Peer {
+        /// Who.
+        from: SliceId,
+        /// What.
+        message: PeerMessage,
+        /// Its blocks.
+        payload: Option<Buf>,
+    },
+    /// A client's queue connected (its hello was proven).
+    ClientUp {
+        /// Its connection.
+        conn: ConnId,
+        /// Who it says it is.
+        greeting: Greeting,
+    },
+    /// The connection ended; its unprocessed requests are dropped.
+    ClientDown {
+        /// Which.
+        conn: ConnId,
+    },
+    /// A request.
+    Client {
+        /// On which connection.
+        conn: ConnId,
+        /// What.
+        request: ClientRequest,
+        /// Its blocks.
+        payload: Option<Buf>,
+    },
+    /// The drive is to be stopped in service: hand over what is led here (the metadata already name successors or will).
+    Draining,
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub enum Output {
+    /// To another slice, in order. Dropped by the caller when there is no stream.
+    Send {
+        /// To whom.
+        to: SliceId,
+        /// What.
+        message: PeerMessage,
+        /// Its blocks.
+        payload: Option<Buf>,
+        /// Heartbeats go to the head of the queue (R43).
+        is_urgent: bool,
+    },
+    /// To a client. Dropped by the caller when the connection is gone.
+    Reply {
+        /// On which connection.
+        conn: ConnId,
+        /// What.
+        reply: ClientReply,
+        /// Its blocks.
+        payload: Option<Buf>,
+    },
+    /// To the metadata; the outcome is seen in the next view, or never (R6).
+    Propose(Proposal),
+    /// Something an operator should read.
+    Report(String),
+    /// The drive ended (S9): its groups are to be told by dropping the slice; the process goes on without it.
+    Failed(String),
+}
+
+/// Reads under lease: by this clock alone, or after a round of heartbeats (R4).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LeaseMode {
+    /// By the clock.
+    Clock,
+    /// By a round that began after the read arrived.
+    Confirm,
+}
+
+/// What does not change in a slice's life.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Who it is.
+    pub id: SliceId,
+    /// How reads are leased.
+    pub lease: LeaseMode,
+    /// When it was started, by its own clock (R2: a wait after a start never ends early).
+    pub started: Instant,
+}
