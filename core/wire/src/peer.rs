@@ -43,9 +43,9 @@ pub struct BeatAck {
     pub sent: Instant,
     /// `round` of the heartbeat.
     pub round: u64,
-    /// Whether the digest was that of the groups last listed, all in the epochs the receiver holds.
+    /// Whether the digest was that of the groups last listed; if not, the echo covers nothing and a list is wanted.
     pub matched: bool,
-    /// When the heartbeat listed its groups: those the receiver holds in another epoch, which lose the lease.
+    /// Of the groups last listed those the receiver holds in another epoch: they lose the lease (R3).
     pub differ: Vec<GroupId>,
 }
 
@@ -56,6 +56,8 @@ pub struct Grant {
     pub prepares: u64,
     /// Blocks of data.
     pub blocks: u64,
+    /// The copy has no more room for clients' data (S16): the primary answers ENOSPC.
+    pub is_full: bool,
 }
 
 /// A message about one group.
