@@ -53,6 +53,12 @@ pub enum ToSlice {
 pub enum FromSlice {
     /// For the metadata.
     Propose(Proposal),
+    /// A stale drive's floors durably count as zero now in this slice (R1): once all slices of the drive said so, a command
+    /// clears the drive's stale mark in metadata. Until then every registration of the drive answers `is_stale`.
+    Distrusted {
+        /// Whose.
+        slice: SliceId,
+    },
     /// Space, now and then (at most once a second).
     Space {
         /// Whose.

@@ -92,6 +92,8 @@ pub enum Output {
     },
     /// To the metadata; the outcome is seen in the next view, or never (R6).
     Propose(Proposal),
+    /// The drive is stale and its floors now durably count as zero: metadata need not call it stale any more (R1).
+    Distrusted,
     /// Something an operator should read.
     Report(String),
     /// The drive ended (S9): its groups are to be told by dropping the slice; the process goes on without it.

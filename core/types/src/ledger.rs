@@ -89,6 +89,7 @@ impl Ledger {
         match &record.body {
             Body::Promise | Body::Recover(_) | Body::Repair { .. } | Body::DropLayer { .. } => {}
             Body::JoinBegan => self.point = Version::ZERO,
+            Body::Distrust => (self.floor, self.point) = (Version::ZERO, Version::ZERO),
             Body::Assign { assignment } => {
                 *self = Ledger { assignment: *assignment, promise: self.promise, ..Ledger::default() }
             }

@@ -50,6 +50,9 @@ pub enum Body {
         /// Its checksum.
         checksum: Checksum,
     },
+    /// The floor counts as zero from here on: the drive is stale (R1) or its journal has a broken middle (S8).
+    /// Replay takes it in order: floors found later in the journal count again.
+    Distrust,
     /// Generations below this are refused (R31).
     Fence {
         /// The attachment.
