@@ -1,2 +1,3 @@
 //! The node process: one control thread and one thread per slice, joined by `seam`.
+pub mod data;
 pub mod seam;
