@@ -1,0 +1,190 @@
+//! One group at this slice: what is known of it, in which epoch we act, and as what.
+use crate::cx::Cx;
+use crate::io::Output;
+use crate::primary::Primary;
+use crate::replica::Replica;
+use crate::requests::{HeldList, not_primary};
+use crate::wait::Wait;
+use sarsen_types::record::Body;
+use sarsen_types::{Epoch, GroupId, GroupState, Instant, LayerId, Ledger, SliceId, Version};
+use sarsen_wire::peer::GroupBody;
+use smallvec::SmallVec;
+
+/// See the module.
+pub struct Group<P> {
+    /// Which.
+    pub id: GroupId,
+    /// As metadata recorded it, at the newest epoch known here.
+    pub state: GroupState,
+    /// What this copy remembers; applied when a record is submitted.
+    pub ledger: Ledger,
+    /// The highest epoch known or promised: lower ones are refused (R5).
+    pub seen: Epoch,
+    /// What we are in `state.epoch`.
+    pub role: Role<P>,
+    /// Primaries whose heartbeats we acknowledged, and when last (R2).
+    pub acked: SmallVec<[(SliceId, Instant); 2]>,
+    /// When a message of the current epoch came from its primary (R3).
+    pub heard: Instant,
+    /// To whom the current epoch's state was told, on which of their streams (R5).
+    pub told: SmallVec<[(SliceId, u64); 4]>,
+    /// Requests kept until they can be judged or served (R40).
+    pub held: HeldList<P>,
+    /// When a proposal was last made in this epoch.
+    pub proposed: Option<Instant>,
+    /// The floor last told to the other copies with a heartbeat.
+    pub floor_told: Version,
+    /// Deleted layers whose drop was journaled in this life of the slice.
+    pub dropped: alloc::vec::Vec<LayerId>,
+}
+
+/// What a slice is in a group. Joining copies are replicas too: the state says which.
+pub enum Role<P> {
+    /// A copy, or none any more.
+    Replica(Replica),
+    /// It orders and answers.
+    Primary(alloc::boxed::Box<Primary<P>>),
+}
+
+impl<P: Clone> Group<P> {
+    /// A group of which the ledger is known, and no epoch yet.
+    pub fn new(id: GroupId, ledger: Ledger) -> Group<P> {
+        let state = GroupState {
+            group: id,
+            epoch: Epoch(0),
+            primary: SliceId::default(),
+            primary_since: Epoch(0),
+            in_sync: alloc::vec![],
+            joining: alloc::vec![],
+            complete: alloc::vec![],
+            members: alloc::vec![],
+            min_copies: 1,
+        };
+        Group {
+            id,
+            state,
+            seen: ledger.promise,
+            ledger,
+            role: Role::Replica(Replica::default()),
+            acked: SmallVec::new(),
+            heard: Instant::default(),
+            told: SmallVec::new(),
+            held: HeldList::new(),
+            proposed: None,
+            floor_told: Version::ZERO,
+            dropped: alloc::vec![],
+        }
+    }
+
+    /// Whether we know the state of the highest epoch we know of.
+    pub fn is_current(&self) -> bool {
+        self.state.epoch == self.seen && self.seen > Epoch(0)
+    }
+
+    /// Whether this slice has a copy that counts or is to count.
+    pub fn is_copy(&self, me: SliceId) -> bool {
+        self.state.is_in_sync(me) || self.state.join_of(me).is_some()
+    }
+
+    /// The group moved: by the metadata, or by a message that carries them (R5). Older news is ignored.
+    pub fn adopt(&mut self, cx: &mut Cx<P>, state: &GroupState) {
+        if state.epoch <= self.state.epoch || state.epoch < self.seen {
+            return;
+        }
+        let before = core::mem::replace(&mut self.state, state.clone());
+        self.seen = state.epoch;
+        self.told.clear();
+        self.proposed = None;
+        self.floor_told = Version::ZERO;
+        self.heard = cx.now;
+        cx.led_changed = true;
+        if let Some(assignment) = state.assignment_of(cx.me)
+            && assignment != self.ledger.assignment
+        {
+            self.begin_assignment(cx, assignment);
+        }
+        if state.is_in_sync(cx.me) {
+            // R15: before anything else in this epoch
+            self.raise_floor(cx, self.ledger.point);
+        }
+        let all = state.members.iter().all(|m| state.is_in_sync(m.slice));
+        let may_vanish = state.is_in_sync(cx.me) && state.joining.is_empty();
+        cx.out.push(Output::Vanish { group: self.id, may_vanish, may_forget: all });
+        if state.primary == cx.me && cx.is_registered {
+            let goes_on = matches!(&self.role, Role::Primary(p) if state.primary_since <= p.epoch && !p.is_collecting());
+            match goes_on {
+                true => self.go_on(cx, &before),
+                false => self.take_over(cx),
+            }
+        } else {
+            self.follow(cx);
+        }
+    }
+
+    /// R20: a new assignment starts empty with floor 0.
+    fn begin_assignment(&mut self, cx: &mut Cx<P>, assignment: u64) {
+        self.role = Role::Replica(Replica::default());
+        let body = Body::Assign { assignment };
+        self.apply(&body);
+        cx.persist(self.id, self.seen, body, None, Wait::Nothing);
+    }
+
+    /// Applies a record that is being submitted to our ledger.
+    pub fn apply(&mut self, body: &Body) {
+        let record = sarsen_types::Record { group: self.id, promise: self.seen, body: body.clone() };
+        self.ledger.apply(&record);
+    }
+
+    /// Another slice leads from now on: what was asked of us as a primary is to be asked there.
+    fn follow(&mut self, cx: &mut Cx<P>) {
+        let role = core::mem::replace(&mut self.role, Role::Replica(Replica::default()));
+        if let Role::Primary(primary) = role {
+            for asker in primary.askers() {
+                cx.reply(asker, not_primary(self.state.epoch, self.state.primary), None);
+            }
+        }
+        for held in core::mem::take(&mut self.held) {
+            cx.reply(held.asker, not_primary(self.state.epoch, self.state.primary), None);
+        }
+    }
+
+    /// Raises our floor where we may (R15): the store makes it durable with its next journal block.
+    pub fn raise_floor(&mut self, cx: &mut Cx<P>, floor: Version) {
+        if floor > self.ledger.floor {
+            self.ledger.raise_floor(floor);
+            if let Role::Replica(replica) = &mut self.role {
+                replica.forget_below(floor);
+            }
+            cx.out.push(Output::RaiseFloor(self.id, floor));
+        }
+    }
+
+    /// A message of this epoch, as its primary; the first to each copy carries the state (R5).
+    pub fn send(&mut self, cx: &mut Cx<P>, to: SliceId, body: GroupBody, payload: Option<P>) {
+        if !cx.peers.is_up(to) {
+            return;
+        }
+        let stream = cx.peers.stream(to);
+        let floor = self.ledger.floor;
+        if self.state.primary == cx.me && !self.told.contains(&(to, stream)) {
+            self.told.retain(|t| t.0 != to);
+            self.told.push((to, stream));
+            let state = self.state.clone();
+            cx.send(to, self.id, state.epoch, floor, GroupBody::Assume(state), None);
+        }
+        cx.send(to, self.id, self.state.epoch, floor, body, payload);
+    }
+
+    /// R2: we acknowledged a heartbeat of `primary`.
+    pub fn note_acked(&mut self, primary: SliceId, now: Instant) {
+        match self.acked.iter_mut().find(|a| a.0 == primary) {
+            Some(a) => a.1 = now,
+            None => self.acked.push((primary, now)),
+        }
+    }
+
+    /// The other in-sync copies.
+    pub fn others_in_sync(&self, me: SliceId) -> SmallVec<[SliceId; 4]> {
+        self.state.in_sync.iter().copied().filter(|&s| s != me).collect()
+    }
+}

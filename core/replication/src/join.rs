@@ -1,0 +1,623 @@
+//! Joins, at the primary: compare, recover, give the records, promote (R6, R14-R18).
+//!
+//! A joiner receives every write ordered since it joined, as far as its window lets them through. Objects that changed on
+//! either side above its floor are compared block by block, and what differs travels. What could not be sent, or was
+//! lost with a stream, puts its object back on the list; so the list, not a log, is what must become empty.
+use crate::cx::Cx;
+use crate::group::{Group, Role};
+use crate::io::{Blocks, Output, Read, ReadFailed, Which};
+use crate::primary::Pending;
+use crate::wait::Wait;
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::vec::Vec;
+use sarsen_types::limits::{JOIN_WINDOW_MAX, PAGE_ENTRIES_MAX, PIECE_BLOCKS_MAX, RECOVER_OBJECTS_MAX};
+use sarsen_types::record::{Entry, Recover, Table};
+use sarsen_types::{
+    BLOCKS_PER_CHUNK, BlockRange, Epoch, GroupChange, GroupState, ObjectId, RequestNote, SliceId, Version,
+};
+use sarsen_wire::peer::GroupBody;
+use smallvec::smallvec;
+
+/// What was asked of the joiner at the start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    /// Its floor is not known yet.
+    Asked,
+    /// Both sides list what they touched above it.
+    Listing { ours: bool, theirs: bool },
+    /// The lists are whole.
+    Listed,
+}
+
+/// The records' way to the joiner.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Records {
+    Due,
+    Sent(u32),
+    Held,
+}
+
+/// An object on its way.
+#[derive(Debug, Default)]
+struct Sending {
+    sending: u32,
+    ours: Option<(Version, Vec<(u16, Entry)>)>,
+    theirs: Option<Vec<(u16, Entry)>>,
+    /// Blocks that differ and are not sent yet, last first.
+    todo: Vec<BlockRange>,
+    touched: Version,
+}
+
+/// One join.
+#[derive(Debug)]
+pub struct Join {
+    /// The epoch it began in (R14).
+    since: Epoch,
+    stage: Stage,
+    floor: Version,
+    todo: BTreeSet<ObjectId>,
+    sending: BTreeMap<ObjectId, Sending>,
+    records: Records,
+    count: u32,
+    /// Prepares sent and not acknowledged.
+    unacked: BTreeMap<Version, ObjectId>,
+    /// Prepares not sent: the window was full (R16).
+    missed: BTreeMap<Version, ObjectId>,
+}
+
+impl Join {
+    fn new(since: Epoch) -> Join {
+        Join {
+            since,
+            stage: Stage::Asked,
+            floor: Version::ZERO,
+            todo: BTreeSet::new(),
+            sending: BTreeMap::new(),
+            records: Records::Due,
+            count: 0,
+            unacked: BTreeMap::new(),
+            missed: BTreeMap::new(),
+        }
+    }
+    /// Whether one more Prepare fits its window.
+    pub fn has_window(&self) -> bool {
+        self.unacked.len() < JOIN_WINDOW_MAX
+    }
+    /// A Prepare goes out to it.
+    pub fn sent(&mut self, version: Version, object: ObjectId) {
+        self.unacked.insert(version, object);
+    }
+    /// A Prepare does not: its object is to be recovered, its record given again (R16).
+    pub fn missed(&mut self, version: Version, object: ObjectId) {
+        self.missed.insert(version, object);
+        self.list(object);
+    }
+    /// Whether this version was not sent.
+    pub fn has_missed(&self, version: Version) -> bool {
+        self.missed.contains_key(&version)
+    }
+    /// It has a Prepare durably.
+    pub fn acknowledged(&mut self, version: Version) {
+        self.unacked.remove(&version);
+    }
+    /// A write was committed: if it was never sent, a recovery that ran before must run again (R16).
+    pub fn committed(&mut self, version: Version, object: ObjectId) {
+        if self.missed.contains_key(&version) {
+            self.list(object);
+        }
+    }
+    fn list(&mut self, object: ObjectId) {
+        self.todo.insert(object);
+        self.records = Records::Due;
+    }
+    fn next(&mut self) -> u32 {
+        self.count += 1;
+        self.count
+    }
+    fn is_recovered(&self) -> bool {
+        self.stage == Stage::Listed && self.todo.is_empty() && self.sending.is_empty()
+    }
+}
+
+impl<P: Clone> Group<P> {
+    // ---- beginning ----
+
+    /// A new epoch of a primary that goes on: joins that are the same go on too (R17).
+    pub fn renew_joins(&mut self, cx: &mut Cx<P>, before: &GroupState, old: &VecDeque<Pending<P>>) {
+        let joining = self.state.joining.clone();
+        let assignment = |state: &GroupState, s| state.assignment_of(s);
+        let mut ask = Vec::new();
+        let state = self.state.clone();
+        let Role::Primary(primary) = &mut self.role else { return };
+        primary.joins.retain(|s, _| joining.iter().any(|j| j.slice == *s));
+        for j in joining {
+            let same = primary.joins.get(&j.slice).is_some_and(|x| x.since == j.since)
+                && assignment(&state, j.slice) == assignment(before, j.slice);
+            if same {
+                let join = primary.joins.get_mut(&j.slice).expect("it is the same");
+                // these versions are void: they come again under new ones
+                join.unacked.retain(|v, _| !old.iter().any(|p| p.write.version == *v));
+                join.missed.retain(|v, _| !old.iter().any(|p| p.write.version == *v));
+                continue;
+            }
+            match primary.joins.insert(j.slice, Join::new(j.since)) {
+                Some(_) => cx.counters.joins_restarted += 1,
+                None => cx.counters.joins += 1,
+            }
+            ask.push(j.slice);
+        }
+        for to in ask {
+            self.ask_join(cx, to);
+        }
+    }
+
+    /// R17: after a takeover every join begins anew.
+    pub fn begin_joins(&mut self, cx: &mut Cx<P>) {
+        let joining = self.state.joining.clone();
+        let Role::Primary(primary) = &mut self.role else { return };
+        primary.joins = joining.iter().map(|j| (j.slice, Join::new(j.since))).collect();
+        cx.counters.joins += joining.len() as u64;
+        cx.counters.joins_restarted += joining.iter().filter(|j| j.since < self.state.epoch).count() as u64;
+    }
+
+    /// Asks every joiner for its floor.
+    pub fn ask_joins(&mut self, cx: &mut Cx<P>) {
+        for j in self.state.joining.clone() {
+            self.ask_join(cx, j.slice);
+        }
+    }
+
+    fn ask_join(&mut self, cx: &mut Cx<P>, to: SliceId) {
+        if let Some(since) = self.join(to).map(|j| j.since) {
+            self.send(cx, to, GroupBody::JoinQ { since }, None);
+        }
+    }
+
+    fn join(&mut self, slice: SliceId) -> Option<&mut Join> {
+        match &mut self.role {
+            Role::Primary(primary) => primary.joins.get_mut(&slice),
+            Role::Replica(_) => None,
+        }
+    }
+
+    /// The joiner told its durable floor: both sides list what they touched above it (R18).
+    pub fn join_told(&mut self, cx: &mut Cx<P>, from: SliceId, since: Epoch, floor: Version) {
+        let Some(join) = self.join(from).filter(|j| j.since == since && j.stage == Stage::Asked) else { return };
+        join.stage = Stage::Listing { ours: false, theirs: false };
+        join.floor = floor;
+        self.list_ours(cx, from, since, floor, None);
+        self.send(cx, from, GroupBody::TouchedQ { above: floor, after: None }, None);
+    }
+
+    fn list_ours(&mut self, cx: &mut Cx<P>, joiner: SliceId, since: Epoch, above: Version, after: Option<ObjectId>) {
+        let token = cx.wait(Wait::OwnTouched { group: self.id, since, joiner });
+        cx.out.push(Output::ListTouched { token, group: self.id, above, after });
+    }
+
+    /// A page of what we touched.
+    pub fn own_touched(
+        &mut self,
+        cx: &mut Cx<P>,
+        joiner: SliceId,
+        since: Epoch,
+        objects: &[(ObjectId, Version)],
+        is_last: bool,
+    ) {
+        let Some(join) = self.join(joiner).filter(|j| j.since == since) else { return };
+        let Stage::Listing { theirs, .. } = join.stage else { return };
+        join.todo.extend(objects.iter().map(|o| o.0));
+        let floor = join.floor;
+        match (is_last, objects.last()) {
+            (false, Some(last)) => self.list_ours(cx, joiner, since, floor, Some(last.0)),
+            _ => {
+                join.stage = if theirs { Stage::Listed } else { Stage::Listing { ours: true, theirs } };
+                self.advance_join(cx, joiner);
+            }
+        }
+    }
+
+    /// A page of what the joiner touched.
+    pub fn peer_touched(&mut self, cx: &mut Cx<P>, from: SliceId, objects: &[(ObjectId, Version)], is_last: bool) {
+        let Some(join) = self.join(from) else { return };
+        let Stage::Listing { ours, theirs: false } = join.stage else { return };
+        join.todo.extend(objects.iter().map(|o| o.0));
+        let above = join.floor;
+        match (is_last, objects.last()) {
+            (false, Some(last)) => {
+                self.send(cx, from, GroupBody::TouchedQ { above, after: Some(last.0) }, None);
+            }
+            _ => {
+                join.stage = if ours { Stage::Listed } else { Stage::Listing { ours, theirs: true } };
+                self.advance_join(cx, from);
+            }
+        }
+    }
+
+    // ---- objects ----
+
+    /// Does what is next in a join.
+    pub fn advance_join(&mut self, cx: &mut Cx<P>, joiner: SliceId) {
+        loop {
+            let Role::Primary(primary) = &mut self.role else { return };
+            if primary.is_collecting() || !cx.peers.is_up(joiner) {
+                return;
+            }
+            let Some(join) = primary.joins.get_mut(&joiner) else { return };
+            if join.stage == Stage::Asked || join.sending.len() >= RECOVER_OBJECTS_MAX {
+                break;
+            }
+            let Some(object) = join.todo.iter().find(|o| !join.sending.contains_key(o)).copied() else { break };
+            join.todo.remove(&object);
+            let sending = join.next();
+            join.sending.insert(object, Sending { sending, ..Sending::default() });
+            self.send_uncommitted(cx, joiner, object);
+            let token = cx.wait(Wait::OwnEntries { group: self.id, joiner, object, sending });
+            cx.out.push(Output::ListEntries { token, group: self.id, object, visible_only: true });
+            self.send(cx, joiner, GroupBody::VersionsQ { object, sending }, None);
+        }
+        self.finish_join(cx, joiner);
+    }
+
+    /// R16: an object's uncommitted writes go first, as Prepares; what was missed and is committed comes with the recovery.
+    fn send_uncommitted(&mut self, cx: &mut Cx<P>, joiner: SliceId, object: ObjectId) {
+        let Role::Primary(primary) = &mut self.role else { return };
+        let Some(join) = primary.joins.get_mut(&joiner) else { return };
+        let mut late = Vec::new();
+        join.missed.retain(|version, of| {
+            if *of != object {
+                return true;
+            }
+            let at = primary.pending.partition_point(|p| p.write.version < *version);
+            if let Some(p) = primary.pending.get(at).filter(|p| p.write.version == *version) {
+                late.push((p.write.clone(), p.payload.clone(), p.is_drain));
+            }
+            false
+        });
+        for (write, ..) in &late {
+            join.unacked.insert(write.version, object);
+        }
+        for (write, payload, is_drain) in late {
+            cx.peers.at(joiner).spend(u64::from(write.data_blocks()));
+            self.send(cx, joiner, GroupBody::Prepare { write, is_drain }, payload);
+        }
+    }
+
+    /// Our entries of an object.
+    pub fn own_entries(
+        &mut self,
+        cx: &mut Cx<P>,
+        joiner: SliceId,
+        object: ObjectId,
+        sending: u32,
+        touched: Version,
+        runs: Result<Vec<(u16, Entry)>, ReadFailed>,
+    ) {
+        let Some(s) = self.sending(joiner, object, sending) else { return };
+        match runs {
+            Ok(runs) => s.ours = Some((touched, runs)),
+            Err(_) => {
+                // our own page is lost: make it whole first, and come back to the object
+                self.unsend(joiner, object);
+                self.rebuild(cx, object, None);
+                return;
+            }
+        }
+        self.compare(cx, joiner, object, sending);
+    }
+
+    /// The joiner's entries of an object.
+    pub fn peer_versions(
+        &mut self,
+        cx: &mut Cx<P>,
+        from: SliceId,
+        object: ObjectId,
+        sending: u32,
+        runs: Vec<(u16, Entry)>,
+    ) {
+        if self.rebuild_versions(cx, from, object, &runs) {
+            return;
+        }
+        let Some(s) = self.sending(from, object, sending) else { return };
+        s.theirs = Some(runs);
+        self.compare(cx, from, object, sending);
+    }
+
+    fn sending(&mut self, joiner: SliceId, object: ObjectId, sending: u32) -> Option<&mut Sending> {
+        self.join(joiner)?.sending.get_mut(&object).filter(|s| s.sending == sending)
+    }
+
+    fn unsend(&mut self, joiner: SliceId, object: ObjectId) {
+        if let Some(join) = self.join(joiner) {
+            join.sending.remove(&object);
+            join.list(object);
+        }
+    }
+
+    fn compare(&mut self, cx: &mut Cx<P>, joiner: SliceId, object: ObjectId, sending: u32) {
+        let Some(join) = self.join(joiner) else { return };
+        let since = join.since;
+        let Some(s) = join.sending.get_mut(&object) else { return };
+        let (Some((touched, ours)), Some(theirs)) = (&s.ours, &s.theirs) else { return };
+        s.touched = *touched;
+        s.todo = differing(ours, theirs, since);
+        s.todo.reverse();
+        (s.ours, s.theirs) = (None, None);
+        self.send_next(cx, joiner, object, sending);
+    }
+
+    fn send_next(&mut self, cx: &mut Cx<P>, joiner: SliceId, object: ObjectId, sending: u32) {
+        let family = cx.view.layers.get(&object.layer).map(|l| l.family).unwrap_or_default();
+        let Some(since) = self.join(joiner).map(|j| j.since) else { return };
+        let Some(s) = self.sending(joiner, object, sending) else { return };
+        let touched = s.touched;
+        if let Some(range) = s.todo.pop() {
+            let read = Read {
+                group: self.id,
+                layers: smallvec![object.layer],
+                family,
+                chunk: object.chunk,
+                range,
+                which: Which::Visible,
+            };
+            return cx.read(read, Wait::RecoverRead { group: self.id, joiner, object, sending, range });
+        }
+        // the last: `touched`, also of an object that has nothing else (R18)
+        let recover = Recover { object, family, since, first: 0, entries: Vec::new(), touched };
+        self.send(cx, joiner, GroupBody::Recover { recover, sending, is_last: true }, None);
+    }
+
+    /// Blocks for the joiner were read.
+    pub fn recover_read(
+        &mut self,
+        cx: &mut Cx<P>,
+        joiner: SliceId,
+        object: ObjectId,
+        sending: u32,
+        range: BlockRange,
+        done: Result<Blocks<P>, ReadFailed>,
+    ) {
+        let family = cx.view.layers.get(&object.layer).map(|l| l.family).unwrap_or_default();
+        let Some(since) = self.join(joiner).map(|j| j.since) else { return };
+        if self.sending(joiner, object, sending).is_none() {
+            return;
+        }
+        match done {
+            Ok(blocks) => {
+                cx.counters.blocks_recovered +=
+                    blocks.entries.iter().filter(|e| matches!(e, Entry::Data(..))).count() as u64;
+                let recover = Recover {
+                    object,
+                    family,
+                    since,
+                    first: range.first,
+                    entries: blocks.entries.to_vec(),
+                    touched: Version::ZERO,
+                };
+                self.send(cx, joiner, GroupBody::Recover { recover, sending, is_last: false }, blocks.data);
+                self.send_next(cx, joiner, object, sending);
+            }
+            Err(ReadFailed::Corrupt(blocks)) => {
+                for (_, block, entry) in blocks {
+                    self.repair(cx, object, block, entry, None);
+                }
+                self.unsend(joiner, object);
+            }
+            Err(_) => {
+                self.rebuild(cx, object, None);
+                self.unsend(joiner, object);
+            }
+        }
+    }
+
+    /// The joiner holds an object; the acknowledgement names the sending (R16).
+    pub fn recovered(&mut self, cx: &mut Cx<P>, from: SliceId, object: ObjectId, sending: u32) {
+        if self.sending(from, object, sending).is_none() {
+            return;
+        }
+        if let Some(join) = self.join(from) {
+            join.sending.remove(&object);
+        }
+        cx.counters.objects_recovered += 1;
+        self.advance_join(cx, from);
+    }
+
+    // ---- the end of a join ----
+
+    fn finish_join(&mut self, cx: &mut Cx<P>, joiner: SliceId) {
+        let Some(join) = self.join(joiner) else { return };
+        if !join.is_recovered() {
+            return;
+        }
+        if join.records == Records::Due {
+            let sending = join.next();
+            join.records = Records::Sent(sending);
+            self.give_records(cx, joiner, sending);
+        }
+        self.promote(cx, joiner);
+    }
+
+    /// R15, R21: the records of what is committed, and the floor to take once in sync.
+    fn give_records(&mut self, cx: &mut Cx<P>, joiner: SliceId, sending: u32) {
+        let Role::Primary(primary) = &self.role else { return };
+        let Some(since) = primary.joins.get(&joiner).map(|j| j.since) else { return };
+        let requests: Vec<(RequestNote, Version)> = (self.ledger.notes())
+            .filter(|(_, n)| !n.is_void && primary.find(n.version).is_none())
+            .filter(|(id, n)| self.ledger.find(id).is_some_and(|v| v == n.version))
+            .map(|(id, n)| (RequestNote { id, object: n.object, range: n.range }, n.version))
+            .collect();
+        let mut table = Table {
+            since,
+            is_first: true,
+            sessions: self.ledger.sessions.iter().map(|(&a, &(g, s))| (a, g, s)).collect(),
+            marks: self.ledger.marks().collect(),
+            requests: Vec::new(),
+            point: None,
+        };
+        let mut pages = requests.chunks(PAGE_ENTRIES_MAX).peekable();
+        loop {
+            table.requests = pages.next().map(<[_]>::to_vec).unwrap_or_default();
+            let is_last = pages.peek().is_none();
+            table.point = is_last.then_some(self.ledger.floor);
+            let next = Table { since, ..Table::default() };
+            let table = core::mem::replace(&mut table, next);
+            self.send(cx, joiner, GroupBody::Table { table, sending, is_last }, None);
+            if is_last {
+                return;
+            }
+        }
+    }
+
+    /// The joiner holds the records.
+    pub fn records_held(&mut self, cx: &mut Cx<P>, from: SliceId, sending: u32) {
+        let Some(join) = self.join(from) else { return };
+        if join.records == Records::Sent(sending) {
+            join.records = Records::Held;
+            self.promote(cx, from);
+        }
+    }
+
+    /// R6, R16: proposes the promotion once the joiner holds every version committed since it joined and all that our
+    /// takeover wrote; what is still uncommitted waits for its acknowledgement from then on.
+    fn promote(&mut self, cx: &mut Cx<P>, joiner: SliceId) {
+        let Role::Primary(primary) = &mut self.role else { return };
+        // R6: a primary that still waits proposes no promotion
+        if primary.serve_after.is_some() || primary.is_collecting() {
+            return;
+        }
+        let is_open = |v: &Version| {
+            let at = primary.pending.partition_point(|p| p.write.version < *v);
+            primary.pending.get(at).is_some_and(|p| p.write.version == *v && !p.is_rewrite())
+        };
+        let Some(join) = primary.joins.get(&joiner) else { return };
+        let ready = join.is_recovered()
+            && join.records == Records::Held
+            && join.unacked.keys().all(is_open)
+            && join.missed.keys().all(is_open);
+        if !ready {
+            return;
+        }
+        if !primary.promoting.contains(&joiner) {
+            primary.promoting.push(joiner);
+            cx.counters.promotions += 1;
+            self.proposed = None;
+            self.send_missed(cx, joiner);
+        }
+        self.propose(cx, GroupChange::Promote(joiner));
+    }
+
+    /// From the proposal on the joiner must acknowledge what is uncommitted too (R6): it gets it whatever the window.
+    fn send_missed(&mut self, cx: &mut Cx<P>, joiner: SliceId) {
+        let objects: BTreeSet<ObjectId> = match self.join(joiner) {
+            Some(join) => join.missed.values().copied().collect(),
+            None => return,
+        };
+        for object in objects {
+            self.send_uncommitted(cx, joiner, object);
+        }
+    }
+
+    /// The joiner cannot go on: its join ends.
+    pub fn join_failed(&mut self, cx: &mut Cx<P>, from: SliceId) {
+        if self.join(from).is_some() {
+            self.proposed = None;
+            self.propose(cx, GroupChange::Remove(from));
+        }
+    }
+
+    // ---- streams and time ----
+
+    /// The stream to a joiner was made again: what was on the old one goes back on the list (R16).
+    pub fn rejoin(&mut self, cx: &mut Cx<P>, to: SliceId) {
+        let Role::Primary(primary) = &mut self.role else { return };
+        let Some(join) = primary.joins.get_mut(&to) else { return };
+        let pending = &primary.pending;
+        let is_pending = |v: &Version| {
+            let at = pending.partition_point(|p| p.write.version < *v);
+            pending.get(at).is_some_and(|p| p.write.version == *v)
+        };
+        let lost: Vec<ObjectId> = join.unacked.iter().filter(|u| !is_pending(u.0)).map(|u| *u.1).collect();
+        join.unacked.retain(|v, _| is_pending(v));
+        for object in lost {
+            join.list(object);
+        }
+        for (object, _) in core::mem::take(&mut join.sending) {
+            join.list(object);
+        }
+        if matches!(join.records, Records::Sent(_)) {
+            join.records = Records::Due;
+        }
+        if let Stage::Listing { .. } = join.stage {
+            // pages may be lost: begin the lists anew
+            join.stage = Stage::Asked;
+        }
+        if join.stage == Stage::Asked {
+            self.ask_join(cx, to);
+        }
+        self.advance_join(cx, to);
+    }
+
+    /// What joins do as time goes by.
+    pub fn tick_joins(&mut self, cx: &mut Cx<P>) {
+        let Role::Primary(primary) = &self.role else { return };
+        let joiners: Vec<SliceId> = primary.joins.keys().copied().collect();
+        for joiner in joiners {
+            cx.is_waiting = true;
+            self.advance_join(cx, joiner);
+        }
+    }
+}
+
+/// The blocks that must travel: those below the join epoch that differ in any way, and those the primary has at a higher
+/// version, or intact where the joiner's is damaged (R14). Ranges lie inside pieces.
+fn differing(ours: &[(u16, Entry)], theirs: &[(u16, Entry)], since: Epoch) -> Vec<BlockRange> {
+    let mut ranges: Vec<BlockRange> = Vec::new();
+    let (mut a, mut b) = (0, 0);
+    for block in 0..BLOCKS_PER_CHUNK {
+        while ours.get(a + 1).is_some_and(|r| r.0 <= block) {
+            a += 1;
+        }
+        while theirs.get(b + 1).is_some_and(|r| r.0 <= block) {
+            b += 1;
+        }
+        let mine = ours.get(a).map_or(Entry::Absent, |r| r.1);
+        let other = theirs.get(b).map_or(Entry::Absent, |r| r.1);
+        let differs = match other.version() < Version::start(since) {
+            true => mine != other,
+            false => mine.version() > other.version() || (mine.version() == other.version() && !other.is_intact()),
+        };
+        if !differs {
+            continue;
+        }
+        match ranges.last_mut() {
+            Some(last) if last.end() == block && !block.is_multiple_of(PIECE_BLOCKS_MAX) => last.count += 1,
+            _ => ranges.push(BlockRange::new(block, 1)),
+        }
+    }
+    ranges
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sarsen_types::Checksum;
+
+    fn data(epoch: u32, sequence: u64) -> Entry {
+        Entry::Data(Version::new(Epoch(epoch), sequence), Checksum(sequence))
+    }
+
+    #[test]
+    fn below_the_join_epoch_the_joiner_becomes_what_the_primary_has() {
+        // block 0: the joiner's is higher, and was never committed; block 1: equal; block 2: the primary has nothing
+        let ours = [(0, data(1, 1)), (1, data(1, 2)), (2, Entry::Absent)];
+        let theirs = [(0, data(1, 9)), (1, data(1, 2)), (2, data(1, 3)), (3, Entry::Absent)];
+        assert_eq!(differing(&ours, &theirs, Epoch(2)), [BlockRange::new(0, 1), BlockRange::new(2, 1)]);
+    }
+
+    #[test]
+    fn at_or_above_it_only_a_higher_version_travels() {
+        let ours = [(0, data(1, 1)), (1, data(2, 2)), (2, data(2, 3)), (3, Entry::Absent)];
+        let damaged = Entry::Damaged(Version::new(Epoch(2), 3), Checksum(3));
+        let theirs = [(0, data(2, 1)), (1, data(2, 1)), (2, damaged), (3, Entry::Absent)];
+        assert_eq!(differing(&ours, &theirs, Epoch(2)), [BlockRange::new(1, 2)]);
+    }
+}

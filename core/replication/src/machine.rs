@@ -1,0 +1,640 @@
+//! One slice with all its groups: each input finds its group, each turn ends with what concerns them all.
+use crate::counters::Counters;
+use crate::cx::{Asker, Cx};
+use crate::group::{Group, Role};
+use crate::io::{Blocks, ConnId, Input, Output, ReadFailed, Token};
+use crate::peers::Peers;
+use crate::requests::{Held, Op, Stage, Verdict, admit, is_whole, not_primary};
+use crate::slab::Slab;
+use crate::wait::Wait;
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use sarsen_types::limits::{GROUP_HELD_MAX, HEARTBEAT};
+use sarsen_types::record::Body;
+use sarsen_types::{Duration, GroupId, Instant, Ledger, SliceId, Version, View, limits};
+use sarsen_wire::client::{ClientOp, ClientRequest, ClientResult, Greeting};
+use sarsen_wire::peer::{Beat, BeatAck, GroupBody, PeerMessage};
+
+/// While something waits for time to pass, it is looked at this often.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// What does not change in a slice's life.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// Who it is.
+    pub me: SliceId,
+    /// When it started (R2).
+    pub started: Instant,
+    /// Reads wait for a round of heartbeats (R4).
+    pub confirm: bool,
+}
+
+/// See the module.
+pub struct Machine<P> {
+    cx: Cx<P>,
+    groups: BTreeMap<GroupId, Group<P>>,
+    conns: BTreeMap<ConnId, Greeting>,
+    next_beat: Instant,
+    next_look: Instant,
+    distrusting: usize,
+}
+
+impl<P: Clone> Machine<P> {
+    /// A slice that has just opened its store, with what that remembers of each group. It answers nothing before it is
+    /// registered (R1), and is primary of nothing.
+    pub fn new(config: Config, ledgers: impl IntoIterator<Item = (GroupId, Ledger)>) -> Machine<P> {
+        let cx = Cx {
+            now: config.started,
+            me: config.me,
+            started: config.started,
+            confirm: config.confirm,
+            is_registered: false,
+            view: Arc::new(View::default()),
+            peers: Peers::default(),
+            waits: Slab::default(),
+            out: Vec::new(),
+            prepared: BTreeMap::new(),
+            counters: Counters::default(),
+            is_hung: false,
+            is_full: false,
+            led_changed: false,
+            is_waiting: false,
+            again: Vec::new(),
+        };
+        let groups = ledgers.into_iter().map(|(id, ledger)| (id, Group::new(id, ledger))).collect();
+        Machine {
+            cx,
+            groups,
+            conns: BTreeMap::new(),
+            next_beat: config.started,
+            next_look: config.started,
+            distrusting: 0,
+        }
+    }
+
+    /// Works on one input.
+    pub fn step(&mut self, now: Instant, input: Input<P>, out: &mut Vec<Output<P>>) {
+        self.cx.now = now;
+        match input {
+            Input::Registered { view, is_stale } => self.registered(view, is_stale),
+            Input::Learned(view) => self.learned(view),
+            Input::PeerUp { slice, same_kernel } => self.peer_up(slice, same_kernel),
+            Input::PeerDown { slice } => self.peer_down(slice),
+            Input::Peer { from, message, payload } => self.peer(from, message, payload),
+            Input::ClientUp { conn, greeting } => drop(self.conns.insert(conn, greeting)),
+            Input::ClientDown { conn } => self.client_down(conn),
+            Input::Client { conn, request, payload } => self.client(conn, request, payload),
+            Input::Persisted(token) => self.persisted(token),
+            Input::NoSpace(token) => self.no_space(token),
+            Input::ReadDone(token, done) => self.read_done(token, done),
+            Input::Merged(token, done) => self.merged(token, done),
+            Input::Stacks(token, blocks, is_last) => match self.cx.waits.take(token) {
+                Some(Wait::OwnStacks { group, epoch, .. }) => self.with(group, |g, cx| {
+                    if g.state.epoch == epoch {
+                        let after = g.own_stacks_after();
+                        g.stacks_came(cx, cx.me, after, blocks, is_last);
+                    }
+                }),
+                Some(Wait::PeerStacks { group, epoch, to, after }) => {
+                    let body = GroupBody::TailPageA { after, blocks, is_last };
+                    self.cx.send(to, group, epoch, Version::ZERO, body, None);
+                }
+                _ => {}
+            },
+            Input::Touched(token, objects, is_last) => match self.cx.waits.take(token) {
+                Some(Wait::OwnTouched { group, since, joiner }) => {
+                    self.with(group, |g, cx| g.own_touched(cx, joiner, since, &objects, is_last));
+                }
+                Some(Wait::PeerTouched { group, epoch, to, after }) => {
+                    let body = GroupBody::TouchedA { after, objects, is_last };
+                    self.cx.send(to, group, epoch, Version::ZERO, body, None);
+                }
+                _ => {}
+            },
+            Input::Entries(token, touched, runs) => match self.cx.waits.take(token) {
+                Some(Wait::OwnEntries { group, joiner, object, sending }) => {
+                    self.with(group, |g, cx| g.own_entries(cx, joiner, object, sending, touched, runs));
+                }
+                Some(Wait::PeerEntries { group, epoch, to, object, sending }) => {
+                    // an unreadable object has no entries: below the join epoch all of it is replaced
+                    let runs = runs.unwrap_or_default();
+                    let body = GroupBody::VersionsA { object, sending, runs };
+                    self.cx.send(to, group, epoch, Version::ZERO, body, None);
+                }
+                _ => {}
+            },
+            Input::Status(token, done) => {
+                if let Some(Wait::Read { group, epoch, read }) = self.cx.waits.take(token) {
+                    self.with(group, |g, cx| {
+                        if g.leads(epoch) {
+                            g.status_done(cx, read, done);
+                        }
+                    });
+                }
+            }
+            Input::Drive { is_hung, is_full } => (self.cx.is_hung, self.cx.is_full) = (is_hung, is_full),
+            Input::Expired => {}
+        }
+        self.look_again();
+        out.append(&mut self.cx.out);
+    }
+
+    /// Ends a turn: time, heartbeats, acknowledgements, grants.
+    pub fn finish(&mut self, now: Instant, out: &mut Vec<Output<P>>) {
+        self.cx.now = now;
+        if self.cx.is_registered {
+            if now >= self.next_look {
+                self.next_look = now + LOOK;
+                self.cx.is_waiting = false;
+                for group in self.groups.values_mut() {
+                    group.replica_tick(&mut self.cx);
+                    group.primary_tick(&mut self.cx);
+                }
+            }
+            self.look_again();
+            self.beat();
+            self.grant();
+        }
+        for (to, versions) in core::mem::take(&mut self.cx.prepared) {
+            if self.cx.peers.is_up(to) {
+                self.cx.out.push(Output::Send { to, message: PeerMessage::Prepared(versions), payload: None });
+            }
+        }
+        out.append(&mut self.cx.out);
+    }
+
+    /// When `finish` is to be called though nothing happened.
+    pub fn deadline(&self) -> Option<Instant> {
+        if !self.cx.is_registered {
+            return None;
+        }
+        Some(if self.cx.is_waiting { self.next_look.min(self.next_beat) } else { self.next_beat })
+    }
+
+    /// Rare events so far.
+    pub fn counters(&self) -> &Counters {
+        &self.cx.counters
+    }
+
+    /// The groups, for checkers and reports.
+    pub fn groups(&self) -> impl Iterator<Item = &Group<P>> {
+        self.groups.values()
+    }
+
+    /// The newest metadata known.
+    pub fn view(&self) -> &Arc<View> {
+        &self.cx.view
+    }
+
+    /// Whether this slice leads a group: what a planned stop waits for to become false.
+    pub fn leads_any(&self) -> bool {
+        self.groups.values().any(|g| matches!(g.role, Role::Primary(_)) && g.state.in_sync.len() > 1)
+    }
+
+    fn with<R: Default>(&mut self, group: GroupId, f: impl FnOnce(&mut Group<P>, &mut Cx<P>) -> R) -> R {
+        self.groups.get_mut(&group).map(|g| f(g, &mut self.cx)).unwrap_or_default()
+    }
+
+    // ---- metadata ----
+
+    /// R1: from now on we answer; what a stale drive holds is compared from floor 0.
+    fn registered(&mut self, view: Arc<View>, is_stale: bool) {
+        self.cx.is_registered = true;
+        self.next_beat = self.cx.now;
+        if is_stale {
+            for group in self.groups.values_mut() {
+                group.apply(&Body::Distrust);
+                self.distrusting += 1;
+                self.cx.persist(group.id, group.seen, Body::Distrust, None, Wait::Distrusted);
+            }
+            if self.distrusting == 0 {
+                self.cx.out.push(Output::Distrusted);
+            }
+        }
+        // R1: each group's epoch at registration is made durable, and lower ones refused
+        for state in &view.groups {
+            let ledger = Ledger::default();
+            let group = self.groups.entry(state.group).or_insert_with(|| Group::new(state.group, ledger));
+            if state.epoch > group.ledger.promise {
+                group.seen = group.seen.max(state.epoch);
+                group.apply(&Body::Promise);
+                self.cx.persist(group.id, state.epoch, Body::Promise, None, Wait::Nothing);
+            }
+        }
+        self.learned(view);
+    }
+
+    fn learned(&mut self, view: Arc<View>) {
+        if !self.cx.is_registered || view.revision < self.cx.view.revision {
+            return;
+        }
+        self.cx.view = view.clone();
+        for state in &view.groups {
+            let cx = &mut self.cx;
+            let group = self.groups.entry(state.group).or_insert_with(|| Group::new(state.group, Ledger::default()));
+            group.adopt(cx, state);
+            group.refresh_fences(cx);
+        }
+        self.drop_deleted(&view);
+        let held: Vec<GroupId> = self.groups.values().filter(|g| !g.held.is_empty()).map(|g| g.id).collect();
+        self.cx.again.extend(held);
+    }
+
+    /// R20: only what metadata confirmed as deleted is dropped.
+    fn drop_deleted(&mut self, view: &View) {
+        for &(id, assignment) in &view.dropped_groups {
+            let Some(group) = self.groups.get_mut(&id).filter(|g| g.ledger.assignment == assignment && assignment > 0)
+            else {
+                continue;
+            };
+            if !group.is_copy(self.cx.me) {
+                group.apply(&Body::DropGroup);
+                self.cx.persist(id, group.seen, Body::DropGroup, None, Wait::Nothing);
+            }
+        }
+        for &layer in &view.dropped_layers {
+            for group in self.groups.values_mut().filter(|g| !g.dropped.contains(&layer)) {
+                group.dropped.push(layer);
+                self.cx.persist(group.id, group.seen, Body::DropLayer { layer }, None, Wait::Nothing);
+            }
+        }
+    }
+
+    // ---- peers ----
+
+    fn peer_up(&mut self, slice: SliceId, same_kernel: bool) {
+        self.cx.peers.at(slice).connected(same_kernel);
+        self.cx.prepared.remove(&slice);
+        if !self.cx.is_registered {
+            return;
+        }
+        for group in self.groups.values_mut() {
+            group.reconnected(&mut self.cx, slice);
+            group.repairs_lost(&mut self.cx, slice);
+        }
+        self.cx.peers.beat_now = true;
+    }
+
+    fn peer_down(&mut self, slice: SliceId) {
+        self.cx.peers.at(slice).is_up = false;
+        self.cx.prepared.remove(&slice);
+        for group in self.groups.values_mut() {
+            group.repairs_lost(&mut self.cx, slice);
+        }
+    }
+
+    fn peer(&mut self, from: SliceId, message: PeerMessage, payload: Option<P>) {
+        if !self.cx.is_registered {
+            return; // R1: before its registration a drive answers nothing
+        }
+        let now = self.cx.now;
+        self.cx.peers.at(from).heard = Some(now);
+        match message {
+            PeerMessage::Beat(beat) => self.beat_came(from, &beat),
+            PeerMessage::BeatAck(ack) => self.echo_came(from, &ack),
+            PeerMessage::Grant(grant) => {
+                self.cx.peers.at(from).granted(grant);
+                let waiting = |g: &Group<P>| matches!(&g.role, Role::Primary(p) if !p.waiting.is_empty());
+                let ids: Vec<GroupId> = self.groups.values().filter(|g| waiting(g)).map(|g| g.id).collect();
+                self.cx.again.extend(ids);
+            }
+            PeerMessage::Prepared(versions) => {
+                for (group, version) in versions {
+                    self.with(group, |g, cx| g.acknowledged(cx, from, version));
+                }
+            }
+            PeerMessage::Group(message) => {
+                let id = message.group;
+                let group = self.groups.entry(id).or_insert_with(|| Group::new(id, Ledger::default()));
+                group.received(&mut self.cx, from, message, payload);
+            }
+        }
+    }
+
+    fn beat_came(&mut self, from: SliceId, beat: &Beat) {
+        if self.cx.is_hung {
+            return; // R9: a live thread over a hung disk must not hold a group
+        }
+        let groups = &self.groups;
+        let holds = |id: GroupId| {
+            let group = groups.get(&id)?;
+            (group.is_current() && group.state.primary == from).then_some(group.seen)
+        };
+        let (ack, covered) = self.cx.peers.at(from).echo(beat, holds);
+        let now = self.cx.now;
+        for id in covered {
+            if let Some(group) = self.groups.get_mut(&id) {
+                group.heard = now;
+                group.note_acked(from, now);
+            }
+        }
+        for &(id, epoch, floor) in &beat.floors {
+            self.with(id, |g, cx| {
+                if g.is_current() && g.seen == epoch && g.state.primary == from {
+                    g.take_floor(cx, floor);
+                }
+            });
+        }
+        self.cx.out.push(Output::Send { to: from, message: PeerMessage::BeatAck(ack), payload: None });
+    }
+
+    fn echo_came(&mut self, from: SliceId, ack: &BeatAck) {
+        let Some(covered) = self.cx.peers.at(from).echoed(ack) else {
+            self.cx.peers.beat_now |= !ack.matched;
+            return;
+        };
+        for (group, epoch) in covered.groups {
+            self.with(group, |g, cx| {
+                if g.leads(epoch) {
+                    g.leased(cx, from, covered.sent, covered.round);
+                }
+            });
+        }
+    }
+
+    fn beat(&mut self) {
+        if core::mem::take(&mut self.cx.led_changed) {
+            self.list_led();
+        }
+        let now = self.cx.now;
+        let is_due = now >= self.next_beat;
+        if !(is_due || self.cx.peers.beat_now) || self.cx.is_hung {
+            if is_due {
+                self.next_beat = now + HEARTBEAT;
+            }
+            return;
+        }
+        self.cx.peers.beat_now = false;
+        if is_due {
+            self.next_beat = now + HEARTBEAT;
+        }
+        let round = self.cx.peers.next_round;
+        self.cx.peers.next_round += 1;
+        let floors = self.moved_floors();
+        for (&to, peer) in self.cx.peers.map.iter_mut().filter(|(_, p)| p.is_up && p.leads_any()) {
+            let mut beat = peer.beat(now, round);
+            beat.floors = (floors.iter())
+                .filter(|f| peer.led().iter().any(|l| l.0 == f.0))
+                .map(|&(group, epoch, floor)| (group, epoch, floor))
+                .collect();
+            self.cx.out.push(Output::Send { to, message: PeerMessage::Beat(beat), payload: None });
+        }
+    }
+
+    /// R10, R43: floors that moved since they were last told.
+    fn moved_floors(&mut self) -> Vec<(GroupId, sarsen_types::Epoch, Version)> {
+        let mut floors = Vec::new();
+        for group in self.groups.values_mut() {
+            if matches!(group.role, Role::Primary(_)) && group.floor_told != group.ledger.floor {
+                group.floor_told = group.ledger.floor;
+                floors.push((group.id, group.state.epoch, group.ledger.floor));
+            }
+        }
+        floors
+    }
+
+    /// Makes the lists of heartbeats anew: which groups we lead with whom.
+    fn list_led(&mut self) {
+        let mut lists: BTreeMap<SliceId, Vec<(GroupId, sarsen_types::Epoch)>> = BTreeMap::new();
+        for group in self.groups.values() {
+            let Role::Primary(primary) = &group.role else { continue };
+            if !group.is_current() {
+                continue;
+            }
+            for &to in primary.copies.iter().skip(1) {
+                lists.entry(to).or_default().push((group.id, primary.epoch));
+            }
+        }
+        for (slice, peer) in &mut self.cx.peers.map {
+            self.cx.peers.beat_now |= peer.set_led(lists.remove(slice).unwrap_or_default());
+        }
+        for (slice, led) in lists {
+            self.cx.peers.beat_now |= self.cx.peers.at(slice).set_led(led);
+        }
+    }
+
+    fn grant(&mut self) {
+        let is_full = self.cx.is_full;
+        for (&to, peer) in &mut self.cx.peers.map {
+            if let Some(grant) = peer.grant(is_full) {
+                self.cx.out.push(Output::Send { to, message: PeerMessage::Grant(grant), payload: None });
+            }
+        }
+    }
+
+    // ---- clients ----
+
+    fn client_down(&mut self, conn: ConnId) {
+        self.conns.remove(&conn);
+        for group in self.groups.values_mut() {
+            group.held.retain(|h| h.asker.conn != conn);
+            if let Role::Primary(primary) = &mut group.role {
+                // R21: its unprocessed requests are dropped; what is ordered runs on, and a retry will find it
+                primary.waiting.retain(|op| op.asker.conn != conn || op.stage == Stage::Merging);
+                primary.reads.drop_conn(conn);
+            }
+        }
+    }
+
+    fn client(&mut self, conn: ConnId, request: ClientRequest, payload: Option<P>) {
+        let asker = Asker { conn, number: request.id.number, piece: request.id.piece, group: request.group };
+        let retry = ClientResult::Retry { after: limits::BACKOFF_FIRST };
+        if !self.cx.is_registered {
+            return self.cx.reply(asker, retry, None);
+        }
+        if request.op == ClientOp::Greet {
+            return self.greet(asker, &request);
+        }
+        let Some(group) = self.groups.get_mut(&request.group) else {
+            return self.cx.reply(asker, retry, None);
+        };
+        group.client(&mut self.cx, Held { asker, request, payload });
+    }
+
+    /// D2: from now on a lower session of the attachment can begin nothing in the groups led here.
+    fn greet(&mut self, asker: Asker, request: &ClientRequest) {
+        let id = request.id;
+        for group in self.groups.values_mut() {
+            let known = group.ledger.sessions.entry(id.attachment).or_default();
+            *known = (known.0.max(id.generation), known.1.max(id.session));
+            let old = |r: &ClientRequest| r.id.attachment == id.attachment && r.id.session < id.session;
+            group.held.retain(|h| !old(&h.request));
+            if let Role::Primary(primary) = &mut group.role {
+                primary.waiting.retain(|op| !old(&op.request) || op.stage == Stage::Merging);
+            }
+        }
+        self.cx.reply(asker, ClientResult::Done, None);
+    }
+
+    // ---- the store ----
+
+    fn persisted(&mut self, token: Token) {
+        let Some(wait) = self.cx.waits.take(token) else { return };
+        match wait {
+            Wait::Ordered { group, version } => {
+                let me = self.cx.me;
+                self.with(group, |g, cx| g.acknowledged(cx, me, version));
+            }
+            Wait::Prepared { group, version, to, stream, blocks } => {
+                if self.cx.peers.stream(to) == stream {
+                    self.cx.peers.at(to).done(blocks);
+                }
+                self.with(group, |g, cx| g.prepared(cx, version, to));
+            }
+            Wait::Promised { group, epoch, then } => self.with(group, |g, cx| g.promised(cx, epoch, then)),
+            Wait::Recovered { group, epoch, to, object, sending, is_last } => {
+                if is_last {
+                    self.cx.send(to, group, epoch, Version::ZERO, GroupBody::RecoverA { object, sending }, None);
+                }
+            }
+            Wait::Tabled { group, epoch, to, sending, is_last } => {
+                if is_last {
+                    self.cx.send(to, group, epoch, Version::ZERO, GroupBody::TableA { sending }, None);
+                }
+            }
+            Wait::Distrusted => {
+                self.distrusting -= 1;
+                if self.distrusting == 0 {
+                    self.cx.out.push(Output::Distrusted);
+                }
+            }
+            Wait::Repaired { group, token } => self.with(group, |g, cx| g.repaired(cx, token)),
+            Wait::Fenced { group, to, attachment, generation, .. } => {
+                self.with(group, |g, cx| g.fence_taken(cx, attachment, generation, to));
+            }
+            Wait::Greeted { group, epoch, to: Some(to), attachment, session } => {
+                let body = GroupBody::SessionA { attachment, session };
+                self.cx.send(to, group, epoch, Version::ZERO, body, None);
+            }
+            _ => {}
+        }
+    }
+
+    /// Only a recovery may find no space: an ordered write has what was granted (R7). The join ends.
+    fn no_space(&mut self, token: Token) {
+        if let Some(Wait::Recovered { group, epoch, to, .. }) = self.cx.waits.take(token) {
+            self.cx.send(to, group, epoch, Version::ZERO, GroupBody::JoinFailed, None);
+        }
+    }
+
+    fn read_done(&mut self, token: Token, done: Result<Blocks<P>, ReadFailed>) {
+        match self.cx.waits.take(token) {
+            Some(Wait::Read { group, epoch, read }) => self.with(group, |g, cx| {
+                if g.leads_still(epoch) {
+                    g.read_done(cx, read, done);
+                }
+            }),
+            Some(Wait::Winner { group, epoch, rewrite }) => self.with(group, |g, cx| {
+                if g.leads(epoch) {
+                    g.winner_read(cx, rewrite, done);
+                }
+            }),
+            Some(Wait::Fetch { group, epoch, to, token }) => {
+                self.with(group, |g, cx| g.fetched_here(cx, to, epoch, token, done));
+            }
+            Some(Wait::RecoverRead { group, joiner, object, sending, range }) => {
+                self.with(group, |g, cx| g.recover_read(cx, joiner, object, sending, range, done));
+            }
+            _ => {}
+        }
+    }
+
+    fn merged(&mut self, token: Token, done: Result<(P, smallvec::SmallVec<[sarsen_types::Checksum; 4]>), ReadFailed>) {
+        if let Some(Wait::Merge { group, epoch, op }) = self.cx.waits.take(token) {
+            self.with(group, |g, cx| {
+                if g.leads_still(epoch) {
+                    g.merged(cx, op, done);
+                }
+            });
+        }
+    }
+
+    /// Groups that an input moved are looked at until nothing more follows.
+    fn look_again(&mut self) {
+        let mut rounds = 0;
+        while !self.cx.again.is_empty() && rounds < 8 {
+            rounds += 1;
+            let mut ids = core::mem::take(&mut self.cx.again);
+            ids.sort_unstable();
+            ids.dedup();
+            for id in ids {
+                self.with(id, |g, cx| g.look(cx));
+            }
+        }
+    }
+}
+
+impl<P: Clone> Group<P> {
+    /// Whether we lead it in exactly this epoch.
+    pub fn leads(&self, epoch: sarsen_types::Epoch) -> bool {
+        self.is_current() && matches!(&self.role, Role::Primary(p) if p.epoch == epoch)
+    }
+
+    /// Whether we have led it without a break since this epoch: what was begun then may still be answered.
+    fn leads_still(&self, epoch: sarsen_types::Epoch) -> bool {
+        self.is_current() && matches!(self.role, Role::Primary(_)) && self.state.primary_since <= epoch
+    }
+
+    /// A client's request, new or kept.
+    pub fn client(&mut self, cx: &mut Cx<P>, held: Held<P>) {
+        let Held { asker, request, payload } = held;
+        if !self.is_current() {
+            return self.hold(cx, Held { asker, request, payload });
+        }
+        if self.state.primary != cx.me {
+            return cx.reply(asker, not_primary(self.state.epoch, self.state.primary), None);
+        }
+        let (family, layers) = match admit(&request, &cx.view, &self.ledger) {
+            Verdict::Admit(family, layers) => (family, layers),
+            Verdict::Hold => return self.hold(cx, Held { asker, request, payload }),
+            Verdict::Answer(result) => {
+                cx.counters.old_sessions_refused +=
+                    u64::from(result == ClientResult::Refused(sarsen_wire::client::Refusal::OldSession));
+                return cx.reply(asker, result, None);
+            }
+        };
+        let is_write = request.op.is_write();
+        let stage = if is_whole(&request.op) { Stage::Whole } else { Stage::Partial };
+        let op = Op { asker, request, payload, family, layers, key: 0, stage };
+        match (is_write, &self.role) {
+            (true, Role::Primary(p)) if p.is_serving() => self.write(cx, op),
+            (false, _) if self.may_read(&op) => self.read(cx, op),
+            _ => self.hold(cx, Held { asker: op.asker, request: op.request, payload: op.payload }),
+        }
+    }
+
+    fn hold(&mut self, cx: &mut Cx<P>, held: Held<P>) {
+        cx.counters.held += 1;
+        cx.is_waiting = true;
+        if self.held.len() >= GROUP_HELD_MAX {
+            let result = ClientResult::Retry { after: limits::BACKOFF_FIRST };
+            return cx.reply(held.asker, result, None);
+        }
+        self.held.push(held);
+    }
+
+    /// Something moved: kept requests are judged again, waiting writes ordered, joins advanced.
+    pub fn look(&mut self, cx: &mut Cx<P>) {
+        if !self.is_current() {
+            return;
+        }
+        let is_ready = match &self.role {
+            Role::Primary(p) => p.serve_after.is_none() && !p.is_collecting(),
+            Role::Replica(_) => true,
+        };
+        if is_ready {
+            for held in core::mem::take(&mut self.held) {
+                self.client(cx, held);
+            }
+        }
+        self.pump(cx);
+        if let Role::Primary(primary) = &self.role {
+            let joiners: Vec<SliceId> = primary.joins.keys().copied().collect();
+            for joiner in joiners {
+                self.advance_join(cx, joiner);
+            }
+        }
+        self.answer_reads(cx);
+    }
+}

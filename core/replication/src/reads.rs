@@ -1,0 +1,240 @@
+//! Reads: only what is committed, only under lease (R3, R4).
+use crate::cx::{Asker, Cx};
+use crate::group::{Group, Role};
+use crate::io::{Blocks, Output, Read, ReadFailed, Which};
+use crate::primary::{Pending, Phase};
+use crate::requests::Op;
+use crate::wait::Wait;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use sarsen_types::record::Entry;
+use sarsen_types::{BlockRange, Epoch, SliceId, limits};
+use sarsen_wire::client::{ClientOp, ClientResult};
+
+/// A client's read, or its question which blocks hold data.
+#[derive(Debug)]
+struct ReadOp<P> {
+    asker: Asker,
+    read: Read,
+    is_status: bool,
+    /// R4: a heartbeat round of at least this number must have been acknowledged.
+    round: u64,
+    /// Answered as soon as the lease allows.
+    answer: Option<(ClientResult, Option<P>)>,
+    /// Blocks being repaired for it.
+    repairing: usize,
+}
+
+/// Reads under way, by number.
+#[derive(Debug)]
+pub struct Reads<P> {
+    map: BTreeMap<u64, ReadOp<P>>,
+    next: u64,
+}
+
+impl<P> Default for Reads<P> {
+    fn default() -> Reads<P> {
+        Reads { map: BTreeMap::new(), next: 0 }
+    }
+}
+
+impl<P> Reads<P> {
+    /// Who waits.
+    pub fn askers(&self) -> impl Iterator<Item = Asker> {
+        self.map.values().map(|r| r.asker)
+    }
+    /// Whether none is under way.
+    pub fn is_empty(&self) -> bool {
+        self.map.is_empty()
+    }
+    /// Forgets those of a connection that ended.
+    pub fn drop_conn(&mut self, conn: crate::io::ConnId) {
+        self.map.retain(|_, r| r.asker.conn != conn);
+    }
+}
+
+impl<P: Clone> Group<P> {
+    /// Whether a read of these blocks may be begun: not of blocks in an unresolved tail (R9).
+    pub fn may_read(&self, op: &Op<P>) -> bool {
+        let Role::Primary(primary) = &self.role else { return false };
+        if primary.serve_after.is_some() {
+            return false;
+        }
+        match primary.phase {
+            Phase::Serve => true,
+            Phase::Collect(_) => false,
+            Phase::Resolve => {
+                let tail = |p: &Pending<P>| p.is_rewrite() && p.overlaps(op.family, op.request.chunk, op.range());
+                !self.state.may_commit() && !primary.pending.iter().any(tail)
+            }
+        }
+    }
+
+    /// A read was admitted, and may be begun: the store works on it while the round runs (R4).
+    pub fn read(&mut self, cx: &mut Cx<P>, op: Op<P>) {
+        let read = Read {
+            group: self.id,
+            layers: op.layers.clone(),
+            family: op.family,
+            chunk: op.request.chunk,
+            range: op.range(),
+            which: Which::Visible,
+        };
+        let is_status = matches!(op.request.op, ClientOp::Status { .. });
+        let round = cx.peers.next_round;
+        let mut needs_round = false;
+        let Role::Primary(primary) = &mut self.role else { return };
+        if cx.confirm {
+            needs_round = primary.needed(&self.state, cx.me).iter().any(|s| !cx.peers.same_kernel(*s));
+        }
+        cx.peers.beat_now |= needs_round;
+        let key = primary.reads.next;
+        primary.reads.next += 1;
+        let kept = ReadOp { asker: op.asker, read: read.clone(), is_status, round, answer: None, repairing: 0 };
+        primary.reads.map.insert(key, kept);
+        let epoch = primary.epoch;
+        self.ask(cx, key, epoch, read, is_status);
+    }
+
+    fn ask(&mut self, cx: &mut Cx<P>, key: u64, epoch: Epoch, read: Read, is_status: bool) {
+        let token = cx.wait(Wait::Read { group: self.id, epoch, read: key });
+        cx.out.push(match is_status {
+            true => Output::Status { token, read },
+            false => Output::Read { token, read },
+        });
+    }
+
+    /// The store answered.
+    pub fn read_done(&mut self, cx: &mut Cx<P>, key: u64, done: Result<Blocks<P>, ReadFailed>) {
+        let Role::Primary(primary) = &mut self.role else { return };
+        let Some(op) = primary.reads.map.get_mut(&key) else { return };
+        let answer = match done {
+            Ok(blocks) => (data_of(&blocks.entries), blocks.data),
+            Err(failed) => return self.read_failed(cx, key, failed),
+        };
+        op.answer = Some(answer);
+        self.answer_read(cx, key);
+    }
+
+    /// The store answered a question which blocks hold data.
+    pub fn status_done(&mut self, cx: &mut Cx<P>, key: u64, done: Result<Vec<BlockRange>, ReadFailed>) {
+        let Role::Primary(primary) = &mut self.role else { return };
+        let Some(op) = primary.reads.map.get_mut(&key) else { return };
+        match done {
+            Ok(data) => op.answer = Some((ClientResult::Status { data }, None)),
+            Err(failed) => return self.read_failed(cx, key, failed),
+        }
+        self.answer_read(cx, key);
+    }
+
+    fn read_failed(&mut self, cx: &mut Cx<P>, key: u64, failed: ReadFailed) {
+        let Role::Primary(primary) = &mut self.role else { return };
+        let Some(op) = primary.reads.map.get_mut(&key) else { return };
+        let chunk = op.read.chunk;
+        match failed {
+            ReadFailed::Corrupt(blocks) => {
+                op.repairing = blocks.len();
+                for (layer, block, entry) in blocks {
+                    self.repair(cx, sarsen_types::ObjectId { layer, chunk }, block, entry, Some(key));
+                }
+            }
+            ReadFailed::Unreadable(object) => {
+                op.repairing = 1;
+                self.rebuild(cx, object, Some(key));
+            }
+            ReadFailed::Missing => self.read_corrupt(cx, key),
+        }
+    }
+
+    /// Nothing intact was found: the one error a read of committed data has.
+    pub fn read_corrupt(&mut self, cx: &mut Cx<P>, key: u64) {
+        let Role::Primary(primary) = &mut self.role else { return };
+        if let Some(op) = primary.reads.map.remove(&key) {
+            cx.reply(op.asker, ClientResult::Corrupt { range: op.read.range }, None);
+        }
+    }
+
+    /// One of the blocks a read waited for was repaired.
+    pub fn read_repaired(&mut self, cx: &mut Cx<P>, key: u64) {
+        let Role::Primary(primary) = &mut self.role else { return };
+        let epoch = primary.epoch;
+        let Some(op) = primary.reads.map.get_mut(&key) else { return };
+        op.repairing = op.repairing.saturating_sub(1);
+        if op.repairing == 0 {
+            let (read, is_status) = (op.read.clone(), op.is_status);
+            self.ask(cx, key, epoch, read, is_status);
+        }
+    }
+
+    fn answer_read(&mut self, cx: &mut Cx<P>, key: u64) {
+        let Role::Primary(primary) = &mut self.role else { return };
+        let Some(op) = primary.reads.map.get(&key) else { return };
+        if op.answer.is_none() {
+            return;
+        }
+        let round = op.round;
+        if !self.may_answer(cx, round) {
+            cx.counters.reads_waited += 1;
+            cx.is_waiting = true;
+            return;
+        }
+        let Role::Primary(primary) = &mut self.role else { return };
+        let Some(ReadOp { asker, answer: Some((result, payload)), .. }) = primary.reads.map.remove(&key) else {
+            return;
+        };
+        cx.counters.reads += 1;
+        cx.reply(asker, result, payload);
+    }
+
+    /// R3, R4: every other needed copy acknowledged, in this epoch, a heartbeat sent within LEASE; or, where pauses
+    /// cannot be seen, one of a round that began after the read arrived.
+    fn may_answer(&self, cx: &Cx<P>, round: u64) -> bool {
+        let Role::Primary(primary) = &self.role else { return false };
+        if !self.is_current() || cx.is_hung {
+            return false;
+        }
+        let good = |s: &SliceId| {
+            primary.leases.iter().find(|l| l.0 == *s).is_some_and(|&(_, sent, of)| {
+                match cx.confirm && !cx.peers.same_kernel(*s) {
+                    true => of >= round,
+                    false => cx.now.since(sent) < limits::LEASE,
+                }
+            })
+        };
+        primary.needed(&self.state, cx.me).iter().all(good)
+    }
+
+    /// A heartbeat was acknowledged: reads may follow.
+    pub fn leased(&mut self, cx: &mut Cx<P>, from: SliceId, sent: sarsen_types::Instant, round: u64) {
+        let Role::Primary(primary) = &mut self.role else { return };
+        match primary.leases.iter_mut().find(|l| l.0 == from) {
+            Some(l) => *l = (from, l.1.max(sent), l.2.max(round)),
+            None => primary.leases.push((from, sent, round)),
+        }
+        self.answer_reads(cx);
+    }
+
+    /// Answers what may be answered.
+    pub fn answer_reads(&mut self, cx: &mut Cx<P>) {
+        let Role::Primary(primary) = &self.role else { return };
+        if primary.reads.is_empty() {
+            return;
+        }
+        let ready: Vec<u64> = primary.reads.map.iter().filter(|r| r.1.answer.is_some()).map(|r| *r.0).collect();
+        for key in ready {
+            self.answer_read(cx, key);
+        }
+    }
+}
+
+fn data_of(entries: &[Entry]) -> ClientResult {
+    let mut present = 0u64;
+    let mut checksums = smallvec::SmallVec::new();
+    for (at, entry) in entries.iter().enumerate() {
+        if let Entry::Data(_, checksum) = entry {
+            present |= 1 << at;
+            checksums.push(*checksum);
+        }
+    }
+    ClientResult::Data { present, checksums }
+}

@@ -1,0 +1,271 @@
+//! Read-repair: a block this copy cannot read is fetched from another in-sync one, at exactly its version (R26).
+use crate::cx::Cx;
+use crate::group::{Group, Role};
+use crate::wait::Wait;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use sarsen_types::record::{Body, Entry, Recover};
+use sarsen_types::limits::PIECE_BLOCKS_MAX;
+use sarsen_types::{BLOCKS_PER_CHUNK, BlockRange, Checksum, Epoch, FamilyId, ObjectId, SliceId, Version};
+use sarsen_wire::peer::GroupBody;
+use smallvec::SmallVec;
+
+/// A block being repaired.
+#[derive(Debug)]
+struct Repair {
+    object: ObjectId,
+    family: FamilyId,
+    block: u16,
+    version: Version,
+    checksum: Checksum,
+    /// Copies not asked yet.
+    left: SmallVec<[SliceId; 4]>,
+    asked: SliceId,
+    readers: SmallVec<[u64; 2]>,
+}
+
+/// An object whose map page is lost, being recovered whole from another in-sync copy.
+#[derive(Debug)]
+struct Rebuild {
+    object: ObjectId,
+    family: FamilyId,
+    from: SliceId,
+    left: SmallVec<[SliceId; 4]>,
+    /// Runs still to be fetched, last first.
+    todo: Vec<(BlockRange, Entry)>,
+    touched: Version,
+    readers: SmallVec<[u64; 2]>,
+}
+
+/// Repairs under way, by token.
+#[derive(Debug, Default)]
+pub struct Repairs {
+    blocks: BTreeMap<u64, Repair>,
+    objects: BTreeMap<u64, Rebuild>,
+    next: u64,
+}
+
+impl<P: Clone> Group<P> {
+    /// Repairs a block; `reader` waits for it.
+    pub fn repair(&mut self, cx: &mut Cx<P>, object: ObjectId, block: u16, entry: Entry, reader: Option<u64>) {
+        let mut left = self.others_in_sync(cx.me);
+        left.retain(|s| cx.peers.is_up(*s));
+        let Some(family) = cx.view.layers.get(&object.layer).map(|l| l.family) else { return };
+        let (Entry::Data(version, checksum) | Entry::Damaged(version, checksum)) = entry else { return };
+        let Role::Primary(primary) = &mut self.role else { return };
+        let repairs = &mut primary.repairs;
+        if let Some(same) = repairs.blocks.values_mut().find(|r| (r.object, r.block) == (object, block)) {
+            same.readers.extend(reader);
+            return;
+        }
+        let token = repairs.next;
+        repairs.next += 1;
+        let readers = reader.into_iter().collect();
+        let repair = Repair { object, family, block, version, checksum, left, asked: cx.me, readers };
+        repairs.blocks.insert(token, repair);
+        self.ask_repair(cx, token);
+    }
+
+    fn ask_repair(&mut self, cx: &mut Cx<P>, token: u64) {
+        let Role::Primary(primary) = &mut self.role else { return };
+        let Some(repair) = primary.repairs.blocks.get_mut(&token) else { return };
+        let Some(to) = repair.left.pop() else {
+            let repair = primary.repairs.blocks.remove(&token).expect("it was just there");
+            cx.counters.unrepairable += 1;
+            let what = alloc::format!(
+                "{:?} block {} of {:?} is intact on no copy that answers",
+                repair.object, repair.block, self.id
+            );
+            cx.out.push(crate::io::Output::Report(what));
+            for reader in repair.readers {
+                self.read_corrupt(cx, reader);
+            }
+            return;
+        };
+        repair.asked = to;
+        let body = GroupBody::FetchQ {
+            token,
+            object: repair.object,
+            range: BlockRange::new(repair.block, 1),
+            version: repair.version,
+        };
+        self.send(cx, to, body, None);
+    }
+
+    /// A copy answered; `false` when the token is not of a repair.
+    pub fn repair_fetched(
+        &mut self,
+        cx: &mut Cx<P>,
+        from: SliceId,
+        token: u64,
+        checksums: &[Checksum],
+        payload: Option<P>,
+    ) -> bool {
+        let Role::Primary(primary) = &mut self.role else { return false };
+        if primary.repairs.objects.contains_key(&token) {
+            self.rebuild_fetched(cx, token, checksums, payload);
+            return true;
+        }
+        let Some(repair) = primary.repairs.blocks.get(&token).filter(|r| r.asked == from) else { return false };
+        match payload {
+            Some(payload) if checksums == [repair.checksum] => {
+                let body = Body::Repair {
+                    object: repair.object,
+                    family: repair.family,
+                    block: repair.block,
+                    version: repair.version,
+                    checksum: repair.checksum,
+                };
+                cx.persist(self.id, self.seen, body, Some(payload), Wait::Repaired { group: self.id, token });
+            }
+            _ => self.ask_repair(cx, token),
+        }
+        true
+    }
+
+    /// The repaired block is durable.
+    pub fn repaired(&mut self, cx: &mut Cx<P>, token: u64) {
+        let Role::Primary(primary) = &mut self.role else { return };
+        if let Some(repair) = primary.repairs.blocks.remove(&token) {
+            cx.counters.repairs += 1;
+            for reader in repair.readers {
+                self.read_repaired(cx, reader);
+            }
+        } else if primary.repairs.objects.contains_key(&token) {
+            self.fetch_run(cx, token);
+        }
+    }
+
+    /// A copy went, or nothing came: ask the next.
+    pub fn repairs_lost(&mut self, cx: &mut Cx<P>, gone: SliceId) {
+        let Role::Primary(primary) = &mut self.role else { return };
+        let blocks: Vec<u64> = (primary.repairs.blocks.iter()).filter(|r| r.1.asked == gone).map(|r| *r.0).collect();
+        let objects: Vec<u64> = (primary.repairs.objects.iter()).filter(|r| r.1.from == gone).map(|r| *r.0).collect();
+        for token in blocks {
+            self.ask_repair(cx, token);
+        }
+        for token in objects {
+            self.ask_rebuild(cx, token);
+        }
+    }
+
+    // ---- an object whose map page is lost ----
+
+    /// R26: the object is refused and recovered whole. What is above our floor is in the journal and not lost with a
+    /// page; so the top entries of another in-sync copy, installed as in a join of this epoch, make it whole.
+    pub fn rebuild(&mut self, cx: &mut Cx<P>, object: ObjectId, reader: Option<u64>) {
+        let mut left = self.others_in_sync(cx.me);
+        left.retain(|s| cx.peers.is_up(*s));
+        let Some(family) = cx.view.layers.get(&object.layer).map(|l| l.family) else { return };
+        let Role::Primary(primary) = &mut self.role else { return };
+        let repairs = &mut primary.repairs;
+        if let Some(same) = repairs.objects.values_mut().find(|r| r.object == object) {
+            same.readers.extend(reader);
+            return;
+        }
+        let token = repairs.next;
+        repairs.next += 1;
+        let readers = reader.into_iter().collect();
+        let touched = Version::ZERO;
+        repairs.objects.insert(token, Rebuild { object, family, from: cx.me, left, todo: Vec::new(), touched, readers });
+        self.ask_rebuild(cx, token);
+    }
+
+    fn ask_rebuild(&mut self, cx: &mut Cx<P>, token: u64) {
+        let Role::Primary(primary) = &mut self.role else { return };
+        let Some(rebuild) = primary.repairs.objects.get_mut(&token) else { return };
+        let object = rebuild.object;
+        let Some(to) = rebuild.left.pop() else {
+            let rebuild = primary.repairs.objects.remove(&token).expect("it was just there");
+            cx.counters.unrepairable += 1;
+            for reader in rebuild.readers {
+                self.read_corrupt(cx, reader);
+            }
+            return;
+        };
+        rebuild.from = to;
+        rebuild.todo.clear();
+        self.send(cx, to, GroupBody::VersionsQ { object, sending: token as u32 }, None);
+    }
+
+    /// The other copy's entries; `false` when they are not for a rebuild.
+    pub fn rebuild_versions(&mut self, cx: &mut Cx<P>, from: SliceId, object: ObjectId, runs: &[(u16, Entry)]) -> bool {
+        let Role::Primary(primary) = &mut self.role else { return false };
+        let found = primary.repairs.objects.iter_mut().find(|r| r.1.object == object && r.1.from == from);
+        let Some((&token, rebuild)) = found else { return false };
+        if !rebuild.todo.is_empty() {
+            return true;
+        }
+        if runs.is_empty() {
+            self.ask_rebuild(cx, token);
+            return true;
+        }
+        for (at, &(first, entry)) in runs.iter().enumerate() {
+            let end = runs.get(at + 1).map_or(BLOCKS_PER_CHUNK, |next| next.0);
+            rebuild.touched = rebuild.touched.max(entry.version());
+            let mut first = first;
+            while first < end {
+                // a record covers at most a piece, and does not cross one
+                let next = end.min((first / PIECE_BLOCKS_MAX + 1) * PIECE_BLOCKS_MAX);
+                rebuild.todo.push((BlockRange::new(first, next - first), entry));
+                first = next;
+            }
+        }
+        self.fetch_run(cx, token);
+        true
+    }
+
+    fn fetch_run(&mut self, cx: &mut Cx<P>, token: u64) {
+        let epoch = self.seen;
+        let Role::Primary(primary) = &mut self.role else { return };
+        let Some(rebuild) = primary.repairs.objects.get_mut(&token) else { return };
+        let Some((range, entry)) = rebuild.todo.pop() else {
+            let rebuild = primary.repairs.objects.remove(&token).expect("it was just there");
+            cx.counters.objects_rebuilt += 1;
+            for reader in rebuild.readers {
+                self.read_repaired(cx, reader);
+            }
+            return;
+        };
+        match entry {
+            Entry::Data(version, _) => {
+                let (to, object) = (rebuild.from, rebuild.object);
+                rebuild.todo.push((range, entry)); // until it has come
+                self.send(cx, to, GroupBody::FetchQ { token, object, range, version }, None);
+            }
+            // a damaged entry there helps nobody: what it hides stays unreadable here and is asked elsewhere
+            Entry::Damaged(..) => self.fetch_run(cx, token),
+            empty => {
+                let body = recover(rebuild, epoch, range, |_| empty);
+                cx.persist(self.id, epoch, body, None, Wait::Repaired { group: self.id, token });
+            }
+        }
+    }
+
+    fn rebuild_fetched(&mut self, cx: &mut Cx<P>, token: u64, checksums: &[Checksum], payload: Option<P>) {
+        let epoch = self.seen;
+        let Role::Primary(primary) = &mut self.role else { return };
+        let Some(rebuild) = primary.repairs.objects.get_mut(&token) else { return };
+        let Some(&(range, entry)) = rebuild.todo.last() else { return };
+        match payload {
+            Some(payload) if checksums.len() == range.count as usize => {
+                rebuild.todo.pop();
+                let body = recover(rebuild, epoch, range, |at| Entry::Data(entry.version(), checksums[at]));
+                cx.persist(self.id, epoch, body, Some(payload), Wait::Repaired { group: self.id, token });
+            }
+            // it was overwritten meanwhile, or is not intact there: ask for the versions again, or the next copy
+            _ => self.ask_rebuild(cx, token),
+        }
+    }
+}
+
+fn recover(rebuild: &Rebuild, since: Epoch, range: BlockRange, entry: impl Fn(usize) -> Entry) -> Body {
+    Body::Recover(Recover {
+        object: rebuild.object,
+        family: rebuild.family,
+        since,
+        first: range.first,
+        entries: (0..range.count as usize).map(entry).collect(),
+        touched: rebuild.touched,
+    })
+}
