@@ -16,7 +16,9 @@ impl<P: Clone> Group<P> {
         match body {
             GroupBody::TailA { floor } => self.floor_came(cx, from, floor),
             GroupBody::StopA => self.confirmed_stop(cx, from),
-            GroupBody::TailPageA { after, blocks, is_last } => self.stacks_came(cx, from, after, blocks, is_last),
+            GroupBody::TailPageA { after, blocks, is_last } => {
+                self.stacks_came(cx, from, after, blocks, is_last)
+            }
             GroupBody::TailNotesA { skip, sessions, notes, is_last, .. } => {
                 for (attachment, generation, session) in sessions {
                     let known = self.ledger.sessions.entry(attachment).or_default();
@@ -31,11 +33,15 @@ impl<P: Clone> Group<P> {
             }
             GroupBody::JoinA { since, floor } => self.join_told(cx, from, since, floor),
             GroupBody::TouchedA { objects, is_last, .. } => self.peer_touched(cx, from, &objects, is_last),
-            GroupBody::VersionsA { object, sending, runs } => self.peer_versions(cx, from, object, sending, runs),
+            GroupBody::VersionsA { object, sending, runs } => {
+                self.peer_versions(cx, from, object, sending, runs)
+            }
             GroupBody::RecoverA { object, sending } => self.recovered(cx, from, object, sending),
             GroupBody::TableA { sending } => self.records_held(cx, from, sending),
             GroupBody::JoinFailed => self.join_failed(cx, from),
-            GroupBody::FenceA { attachment, generation } => self.fence_known(cx, from, attachment, generation),
+            GroupBody::FenceA { attachment, generation } => {
+                self.fence_known(cx, from, attachment, generation)
+            }
             _ => {}
         }
     }

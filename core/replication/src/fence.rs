@@ -39,7 +39,10 @@ impl<P: Clone> Group<P> {
                 ask.push((fence.attachment, fence.generation));
             }
             let old = |p: &Pending<P>| {
-                p.write.requests.iter().any(|n| n.id.attachment == fence.attachment && n.id.generation < fence.generation)
+                p.write
+                    .requests
+                    .iter()
+                    .any(|n| n.id.attachment == fence.attachment && n.id.generation < fence.generation)
             };
             if fence.is_taken
                 && fence.is_known
@@ -90,12 +93,21 @@ impl<P: Clone> Group<P> {
     }
 
     /// A bump is durable here.
-    pub fn fence_taken(&mut self, cx: &mut Cx<P>, attachment: AttachmentId, generation: Generation, to: Option<SliceId>) {
+    pub fn fence_taken(
+        &mut self,
+        cx: &mut Cx<P>,
+        attachment: AttachmentId,
+        generation: Generation,
+        to: Option<SliceId>,
+    ) {
         match to {
             Some(to) => self.send(cx, to, GroupBody::FenceA { attachment, generation }, None),
             None => {
                 let Role::Primary(primary) = &mut self.role else { return };
-                let mine = primary.fences.iter_mut().filter(|f| f.attachment == attachment && f.generation == generation);
+                let mine = primary
+                    .fences
+                    .iter_mut()
+                    .filter(|f| f.attachment == attachment && f.generation == generation);
                 mine.for_each(|f| f.is_taken = true);
                 self.refresh_fences(cx);
             }
@@ -103,11 +115,19 @@ impl<P: Clone> Group<P> {
     }
 
     /// A copy holds a bump, or refused a write for one: we take it too.
-    pub fn fence_known(&mut self, cx: &mut Cx<P>, from: SliceId, attachment: AttachmentId, generation: Generation) {
+    pub fn fence_known(
+        &mut self,
+        cx: &mut Cx<P>,
+        from: SliceId,
+        attachment: AttachmentId,
+        generation: Generation,
+    ) {
         self.take_bump(cx, attachment, generation);
         let in_sync = self.state.is_in_sync(from);
         let Role::Primary(primary) = &mut self.role else { return };
-        for fence in primary.fences.iter_mut().filter(|f| f.attachment == attachment && f.generation <= generation) {
+        for fence in
+            primary.fences.iter_mut().filter(|f| f.attachment == attachment && f.generation <= generation)
+        {
             fence.is_known |= in_sync;
         }
         self.refresh_fences(cx);

@@ -4,7 +4,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use sarsen_types::record::{BlockStack, Entry};
 use sarsen_types::{
-    BlockRange, Checksum, ChunkIndex, FamilyId, GroupId, LayerId, ObjectId, Proposal, Record, SliceId, Version, View,
+    BlockRange, Checksum, ChunkIndex, FamilyId, GroupId, LayerId, ObjectId, Proposal, Record, SliceId,
+    Version, View,
 };
 use sarsen_wire::client::{ClientReply, ClientRequest, Greeting};
 use sarsen_wire::peer::PeerMessage;

@@ -182,14 +182,23 @@ impl<P: Clone> Group<P> {
 
     /// The joiner told its durable floor: both sides list what they touched above it (R18).
     pub fn join_told(&mut self, cx: &mut Cx<P>, from: SliceId, since: Epoch, floor: Version) {
-        let Some(join) = self.join(from).filter(|j| j.since == since && j.stage == Stage::Asked) else { return };
+        let Some(join) = self.join(from).filter(|j| j.since == since && j.stage == Stage::Asked) else {
+            return;
+        };
         join.stage = Stage::Listing { ours: false, theirs: false };
         join.floor = floor;
         self.list_ours(cx, from, since, floor, None);
         self.send(cx, from, GroupBody::TouchedQ { above: floor, after: None }, None);
     }
 
-    fn list_ours(&mut self, cx: &mut Cx<P>, joiner: SliceId, since: Epoch, above: Version, after: Option<ObjectId>) {
+    fn list_ours(
+        &mut self,
+        cx: &mut Cx<P>,
+        joiner: SliceId,
+        since: Epoch,
+        above: Version,
+        after: Option<ObjectId>,
+    ) {
         let token = cx.wait(Wait::OwnTouched { group: self.id, since, joiner });
         cx.out.push(Output::ListTouched { token, group: self.id, above, after });
     }
@@ -217,7 +226,13 @@ impl<P: Clone> Group<P> {
     }
 
     /// A page of what the joiner touched.
-    pub fn peer_touched(&mut self, cx: &mut Cx<P>, from: SliceId, objects: &[(ObjectId, Version)], is_last: bool) {
+    pub fn peer_touched(
+        &mut self,
+        cx: &mut Cx<P>,
+        from: SliceId,
+        objects: &[(ObjectId, Version)],
+        is_last: bool,
+    ) {
         let Some(join) = self.join(from) else { return };
         let Stage::Listing { ours, theirs: false } = join.stage else { return };
         join.todo.extend(objects.iter().map(|o| o.0));
@@ -246,7 +261,9 @@ impl<P: Clone> Group<P> {
             if join.stage == Stage::Asked || join.sending.len() >= RECOVER_OBJECTS_MAX {
                 break;
             }
-            let Some(object) = join.todo.iter().find(|o| !join.sending.contains_key(o)).copied() else { break };
+            let Some(object) = join.todo.iter().find(|o| !join.sending.contains_key(o)).copied() else {
+                break;
+            };
             join.todo.remove(&object);
             let sending = join.next();
             join.sending.insert(object, Sending { sending, ..Sending::default() });
@@ -583,7 +600,9 @@ fn differing(ours: &[(u16, Entry)], theirs: &[(u16, Entry)], since: Epoch) -> Ve
         let other = theirs.get(b).map_or(Entry::Absent, |r| r.1);
         let differs = match other.version() < Version::start(since) {
             true => mine != other,
-            false => mine.version() > other.version() || (mine.version() == other.version() && !other.is_intact()),
+            false => {
+                mine.version() > other.version() || (mine.version() == other.version() && !other.is_intact())
+            }
         };
         if !differs {
             continue;

@@ -158,7 +158,11 @@ impl<P: Clone> Machine<P> {
         }
         for (to, versions) in core::mem::take(&mut self.cx.prepared) {
             if self.cx.peers.is_up(to) {
-                self.cx.out.push(Output::Send { to, message: PeerMessage::Prepared(versions), payload: None });
+                self.cx.out.push(Output::Send {
+                    to,
+                    message: PeerMessage::Prepared(versions),
+                    payload: None,
+                });
             }
         }
         out.append(&mut self.cx.out);
@@ -232,7 +236,8 @@ impl<P: Clone> Machine<P> {
         self.cx.view = view.clone();
         for state in &view.groups {
             let cx = &mut self.cx;
-            let group = self.groups.entry(state.group).or_insert_with(|| Group::new(state.group, Ledger::default()));
+            let group =
+                self.groups.entry(state.group).or_insert_with(|| Group::new(state.group, Ledger::default()));
             group.adopt(cx, state);
             group.refresh_fences(cx);
         }
@@ -244,7 +249,8 @@ impl<P: Clone> Machine<P> {
     /// R20: only what metadata confirmed as deleted is dropped.
     fn drop_deleted(&mut self, view: &View) {
         for &(id, assignment) in &view.dropped_groups {
-            let Some(group) = self.groups.get_mut(&id).filter(|g| g.ledger.assignment == assignment && assignment > 0)
+            let Some(group) =
+                self.groups.get_mut(&id).filter(|g| g.ledger.assignment == assignment && assignment > 0)
             else {
                 continue;
             };
@@ -485,7 +491,14 @@ impl<P: Clone> Machine<P> {
             Wait::Promised { group, epoch, then } => self.with(group, |g, cx| g.promised(cx, epoch, then)),
             Wait::Recovered { group, epoch, to, object, sending, is_last } => {
                 if is_last {
-                    self.cx.send(to, group, epoch, Version::ZERO, GroupBody::RecoverA { object, sending }, None);
+                    self.cx.send(
+                        to,
+                        group,
+                        epoch,
+                        Version::ZERO,
+                        GroupBody::RecoverA { object, sending },
+                        None,
+                    );
                 }
             }
             Wait::Tabled { group, epoch, to, sending, is_last } => {
@@ -540,7 +553,11 @@ impl<P: Clone> Machine<P> {
         }
     }
 
-    fn merged(&mut self, token: Token, done: Result<(P, smallvec::SmallVec<[sarsen_types::Checksum; 4]>), ReadFailed>) {
+    fn merged(
+        &mut self,
+        token: Token,
+        done: Result<(P, smallvec::SmallVec<[sarsen_types::Checksum; 4]>), ReadFailed>,
+    ) {
         if let Some(Wait::Merge { group, epoch, op }) = self.cx.waits.take(token) {
             self.with(group, |g, cx| {
                 if g.leads_still(epoch) {

@@ -13,8 +13,8 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use sarsen_types::record::{Body, Content, Write};
 use sarsen_types::{
-    AttachmentId, BLOCK_SIZE, BlockRange, Checksum, ChunkIndex, Epoch, FamilyId, Generation, GroupChange, GroupState, Instant, Mark, ObjectId, SliceId,
-    Version, limits,
+    AttachmentId, BLOCK_SIZE, BlockRange, Checksum, ChunkIndex, Epoch, FamilyId, Generation, GroupChange,
+    GroupState, Instant, Mark, ObjectId, SliceId, Version, limits,
 };
 use sarsen_wire::client::{ClientOp, ClientResult};
 use sarsen_wire::peer::GroupBody;
@@ -327,7 +327,10 @@ impl<P: Clone> Group<P> {
         done: Result<(P, SmallVec<[Checksum; 4]>), ReadFailed>,
     ) {
         let Role::Primary(primary) = &mut self.role else { return };
-        let Some(at) = primary.waiting.iter().position(|op| op.key == key && op.stage == Stage::Merging) else { return };
+        let Some(at) = primary.waiting.iter().position(|op| op.key == key && op.stage == Stage::Merging)
+        else {
+            return;
+        };
         let op = &mut primary.waiting[at];
         match done {
             Ok((payload, checksums)) => {
@@ -381,7 +384,10 @@ impl<P: Clone> Group<P> {
         };
         cx.counters.writes += 1;
         let payload = op.payload.filter(|_| write.data_blocks() > 0);
-        self.order(cx, Draft { write, payload, askers: smallvec![op.asker], olds: SmallVec::new(), is_drain: false });
+        self.order(
+            cx,
+            Draft { write, payload, askers: smallvec![op.asker], olds: SmallVec::new(), is_drain: false },
+        );
     }
 
     /// Gives a write the next version, persists it here, sends it to every in-sync and joining copy.
@@ -488,7 +494,9 @@ impl<P: Clone> Group<P> {
             self.raise_floor(cx, floor);
         }
         let Role::Primary(primary) = &self.role else { return };
-        if primary.is_serving() && !(self.held.is_empty() && primary.waiting.is_empty() && primary.joins.is_empty()) {
+        if primary.is_serving()
+            && !(self.held.is_empty() && primary.waiting.is_empty() && primary.joins.is_empty())
+        {
             cx.again.push(self.id);
         }
     }
@@ -583,7 +591,11 @@ impl<P: Clone> Group<P> {
         self.tick_joins(cx);
         self.refresh_fences(cx);
         let Role::Primary(primary) = &self.role else { return };
-        if !primary.is_serving() || !primary.reads.is_empty() || !primary.waiting.is_empty() || !self.held.is_empty() {
+        if !primary.is_serving()
+            || !primary.reads.is_empty()
+            || !primary.waiting.is_empty()
+            || !self.held.is_empty()
+        {
             cx.is_waiting = true;
             cx.again.push(self.id);
         }
@@ -597,14 +609,16 @@ impl<P: Clone> Group<P> {
         }
         let mut gone = None;
         for to in self.others_in_sync(cx.me) {
-            let acked = primary.leases.iter().find(|l| l.0 == to).map_or(primary.began, |l| l.1.max(primary.began));
+            let acked =
+                primary.leases.iter().find(|l| l.0 == to).map_or(primary.began, |l| l.1.max(primary.began));
             let patience = match cx.peers.heard(to) {
                 Some(_) => limits::GRACE,
                 None => limits::SETTLE,
             };
             let bit = primary.bit_of(to);
-            let stuck = (primary.pending.iter())
-                .any(|p| p.acks & bit == 0 && cx.now.since(p.since) >= limits::PREPARE_TIMEOUT && p.acks & 1 != 0);
+            let stuck = (primary.pending.iter()).any(|p| {
+                p.acks & bit == 0 && cx.now.since(p.since) >= limits::PREPARE_TIMEOUT && p.acks & 1 != 0
+            });
             if cx.now.since(acked) >= patience || stuck {
                 gone = Some(to);
                 break;

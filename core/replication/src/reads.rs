@@ -64,7 +64,8 @@ impl<P: Clone> Group<P> {
             Phase::Serve => true,
             Phase::Collect(_) => false,
             Phase::Resolve => {
-                let tail = |p: &Pending<P>| p.is_rewrite() && p.overlaps(op.family, op.request.chunk, op.range());
+                let tail =
+                    |p: &Pending<P>| p.is_rewrite() && p.overlaps(op.family, op.request.chunk, op.range());
                 !self.state.may_commit() && !primary.pending.iter().any(tail)
             }
         }
@@ -90,7 +91,8 @@ impl<P: Clone> Group<P> {
         cx.peers.beat_now |= needs_round;
         let key = primary.reads.next;
         primary.reads.next += 1;
-        let kept = ReadOp { asker: op.asker, read: read.clone(), is_status, round, answer: None, repairing: 0 };
+        let kept =
+            ReadOp { asker: op.asker, read: read.clone(), is_status, round, answer: None, repairing: 0 };
         primary.reads.map.insert(key, kept);
         let epoch = primary.epoch;
         self.ask(cx, key, epoch, read, is_status);
@@ -179,7 +181,8 @@ impl<P: Clone> Group<P> {
             return;
         }
         let Role::Primary(primary) = &mut self.role else { return };
-        let Some(ReadOp { asker, answer: Some((result, payload)), .. }) = primary.reads.map.remove(&key) else {
+        let Some(ReadOp { asker, answer: Some((result, payload)), .. }) = primary.reads.map.remove(&key)
+        else {
             return;
         };
         cx.counters.reads += 1;
@@ -220,7 +223,8 @@ impl<P: Clone> Group<P> {
         if primary.reads.is_empty() {
             return;
         }
-        let ready: Vec<u64> = primary.reads.map.iter().filter(|r| r.1.answer.is_some()).map(|r| *r.0).collect();
+        let ready: Vec<u64> =
+            primary.reads.map.iter().filter(|r| r.1.answer.is_some()).map(|r| *r.0).collect();
         for key in ready {
             self.answer_read(cx, key);
         }

@@ -4,8 +4,8 @@ use crate::group::{Group, Role};
 use crate::wait::Wait;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
-use sarsen_types::record::{Body, Entry, Recover};
 use sarsen_types::limits::PIECE_BLOCKS_MAX;
+use sarsen_types::record::{Body, Entry, Recover};
 use sarsen_types::{BLOCKS_PER_CHUNK, BlockRange, Checksum, Epoch, FamilyId, ObjectId, SliceId, Version};
 use sarsen_wire::peer::GroupBody;
 use smallvec::SmallVec;
@@ -47,7 +47,14 @@ pub struct Repairs {
 
 impl<P: Clone> Group<P> {
     /// Repairs a block; `reader` waits for it.
-    pub fn repair(&mut self, cx: &mut Cx<P>, object: ObjectId, block: u16, entry: Entry, reader: Option<u64>) {
+    pub fn repair(
+        &mut self,
+        cx: &mut Cx<P>,
+        object: ObjectId,
+        block: u16,
+        entry: Entry,
+        reader: Option<u64>,
+    ) {
         let mut left = self.others_in_sync(cx.me);
         left.retain(|s| cx.peers.is_up(*s));
         let Some(family) = cx.view.layers.get(&object.layer).map(|l| l.family) else { return };
@@ -74,7 +81,9 @@ impl<P: Clone> Group<P> {
             cx.counters.unrepairable += 1;
             let what = alloc::format!(
                 "{:?} block {} of {:?} is intact on no copy that answers",
-                repair.object, repair.block, self.id
+                repair.object,
+                repair.block,
+                self.id
             );
             cx.out.push(crate::io::Output::Report(what));
             for reader in repair.readers {
@@ -106,7 +115,9 @@ impl<P: Clone> Group<P> {
             self.rebuild_fetched(cx, token, checksums, payload);
             return true;
         }
-        let Some(repair) = primary.repairs.blocks.get(&token).filter(|r| r.asked == from) else { return false };
+        let Some(repair) = primary.repairs.blocks.get(&token).filter(|r| r.asked == from) else {
+            return false;
+        };
         match payload {
             Some(payload) if checksums == [repair.checksum] => {
                 let body = Body::Repair {
@@ -139,8 +150,10 @@ impl<P: Clone> Group<P> {
     /// A copy went, or nothing came: ask the next.
     pub fn repairs_lost(&mut self, cx: &mut Cx<P>, gone: SliceId) {
         let Role::Primary(primary) = &mut self.role else { return };
-        let blocks: Vec<u64> = (primary.repairs.blocks.iter()).filter(|r| r.1.asked == gone).map(|r| *r.0).collect();
-        let objects: Vec<u64> = (primary.repairs.objects.iter()).filter(|r| r.1.from == gone).map(|r| *r.0).collect();
+        let blocks: Vec<u64> =
+            (primary.repairs.blocks.iter()).filter(|r| r.1.asked == gone).map(|r| *r.0).collect();
+        let objects: Vec<u64> =
+            (primary.repairs.objects.iter()).filter(|r| r.1.from == gone).map(|r| *r.0).collect();
         for token in blocks {
             self.ask_repair(cx, token);
         }
@@ -167,7 +180,9 @@ impl<P: Clone> Group<P> {
         repairs.next += 1;
         let readers = reader.into_iter().collect();
         let touched = Version::ZERO;
-        repairs.objects.insert(token, Rebuild { object, family, from: cx.me, left, todo: Vec::new(), touched, readers });
+        repairs
+            .objects
+            .insert(token, Rebuild { object, family, from: cx.me, left, todo: Vec::new(), touched, readers });
         self.ask_rebuild(cx, token);
     }
 
@@ -189,7 +204,13 @@ impl<P: Clone> Group<P> {
     }
 
     /// The other copy's entries; `false` when they are not for a rebuild.
-    pub fn rebuild_versions(&mut self, cx: &mut Cx<P>, from: SliceId, object: ObjectId, runs: &[(u16, Entry)]) -> bool {
+    pub fn rebuild_versions(
+        &mut self,
+        cx: &mut Cx<P>,
+        from: SliceId,
+        object: ObjectId,
+        runs: &[(u16, Entry)],
+    ) -> bool {
         let Role::Primary(primary) = &mut self.role else { return false };
         let found = primary.repairs.objects.iter_mut().find(|r| r.1.object == object && r.1.from == from);
         let Some((&token, rebuild)) = found else { return false };

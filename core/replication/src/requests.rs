@@ -2,7 +2,9 @@
 use crate::cx::Asker;
 use alloc::vec::Vec;
 use sarsen_types::limits::{CHAIN_MAX, PIECE_BLOCKS_MAX};
-use sarsen_types::{BLOCK_SIZE, BlockRange, CHUNK_SIZE, Epoch, FamilyId, LayerId, Ledger, RequestNote, ObjectId, View};
+use sarsen_types::{
+    BLOCK_SIZE, BlockRange, CHUNK_SIZE, Epoch, FamilyId, LayerId, Ledger, ObjectId, RequestNote, View,
+};
 use sarsen_wire::client::{ClientOp, ClientRequest, ClientResult, Refusal};
 use smallvec::SmallVec;
 
@@ -147,8 +149,12 @@ fn end_of(op: &ClientOp) -> Option<u32> {
             true => (offset.checked_add(*len)?, u16::MAX),
             false => (offset.checked_add(*len)?, PIECE_BLOCKS_MAX),
         },
-        ClientOp::Read { range } => (u32::from(range.first.checked_add(range.count)?) * BLOCK_SIZE as u32, PIECE_BLOCKS_MAX),
-        ClientOp::Status { range } => (u32::from(range.first.checked_add(range.count)?) * BLOCK_SIZE as u32, u16::MAX),
+        ClientOp::Read { range } => {
+            (u32::from(range.first.checked_add(range.count)?) * BLOCK_SIZE as u32, PIECE_BLOCKS_MAX)
+        }
+        ClientOp::Status { range } => {
+            (u32::from(range.first.checked_add(range.count)?) * BLOCK_SIZE as u32, u16::MAX)
+        }
     };
     if end > CHUNK_SIZE as u32 {
         return None;
@@ -194,12 +200,15 @@ pub type HeldList<P> = Vec<Held<P>>;
 mod tests {
     use super::*;
     use sarsen_types::view::{AttachmentView, LayerView, VolumeView};
-    use sarsen_types::{AttachmentId, ChunkIndex, Generation, GroupId, RequestId, Revision, SessionId, VolumeId};
+    use sarsen_types::{
+        AttachmentId, ChunkIndex, Generation, GroupId, RequestId, Revision, SessionId, VolumeId,
+    };
 
     fn view() -> View {
         let mut view = View { revision: Revision(5), ..View::default() };
         view.layers.insert(LayerId(1), LayerView { family: FamilyId(9), parent: None });
-        view.volumes.insert(VolumeId(1), VolumeView { head: LayerId(1), size: 8 << 20, changed: Revision(3) });
+        view.volumes
+            .insert(VolumeId(1), VolumeView { head: LayerId(1), size: 8 << 20, changed: Revision(3) });
         view.attachments.insert(
             AttachmentId(1),
             AttachmentView {

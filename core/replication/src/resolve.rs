@@ -120,7 +120,8 @@ impl Verdicts {
             *v = (*v).max(n.version);
         }
         let late = |n: &TailNote| voids.get(&n.note.id).is_some_and(|v| *v > n.version);
-        let mut void: BTreeSet<Version> = notes().filter(|n| !n.is_void && late(n)).map(|n| n.version).collect();
+        let mut void: BTreeSet<Version> =
+            notes().filter(|n| !n.is_void && late(n)).map(|n| n.version).collect();
         let mut whole = BTreeMap::new();
         let mut some: BTreeMap<RequestId, RequestNote> = BTreeMap::new();
         for n in notes().filter(|n| !n.is_void && !void.contains(&n.version)) {
@@ -167,7 +168,9 @@ fn judge(tails: &[&Tail], at: Cursor, (above, floor): (Version, Version), verdic
     };
     let top = |stack: &[Entry]| stack.first().copied();
     let same = |stack: &[Entry]| match (top(stack), winner) {
-        (Some(t), Some(w)) => (t.is_intact() && t.version() == w.version()) || (gone(Some(t)) && gone(winner)),
+        (Some(t), Some(w)) => {
+            (t.is_intact() && t.version() == w.version()) || (gone(Some(t)) && gone(winner))
+        }
         (t, _) => gone(t) && gone(winner),
     };
     let settled = winner.is_some_and(|w| w.version() <= floor);
@@ -188,7 +191,9 @@ fn add(rewrites: &mut Vec<Rewrite>, tails: &[&Tail], at: Cursor, floor: Version,
         Some(Entry::Data(_, checksum)) => Some(checksum),
         _ => None,
     };
-    let holds = |t: &&&Tail| winner.is_some_and(|w| t.stack(at).iter().any(|e| e.is_intact() && e.version() == w.version()));
+    let holds = |t: &&&Tail| {
+        winner.is_some_and(|w| t.stack(at).iter().any(|e| e.is_intact() && e.version() == w.version()))
+    };
     let holders: SmallVec<[Holder; 3]> = (tails.iter().enumerate())
         .filter(|(_, t)| holds(t))
         .map(|(copy, _)| Holder { copy, slice: SliceId::default() })
@@ -306,7 +311,8 @@ mod tests {
         let blocks: Vec<(u16, SmallVec<[Entry; 2]>)> = (60..68).map(|b| (b, smallvec![data(5)])).collect();
         let blocks: Vec<(u16, &[Entry])> = blocks.iter().map(|b| (b.0, &b.1[..])).collect();
         let a = tail(&blocks, &[]);
-        let ranges: Vec<_> = resolve(&[&a, &tail(&[], &[])], v(3), v(4), true).rewrites.iter().map(|r| r.range).collect();
+        let ranges: Vec<_> =
+            resolve(&[&a, &tail(&[], &[])], v(3), v(4), true).rewrites.iter().map(|r| r.range).collect();
         assert_eq!(ranges, [BlockRange::new(60, 4), BlockRange::new(64, 4)]);
     }
 }

@@ -247,7 +247,14 @@ impl<P: Clone> Group<P> {
     }
 
     /// A page of a copy's records.
-    pub fn notes_came(&mut self, cx: &mut Cx<P>, from: SliceId, skip: u32, notes: Vec<TailNote>, is_last: bool) {
+    pub fn notes_came(
+        &mut self,
+        cx: &mut Cx<P>,
+        from: SliceId,
+        skip: u32,
+        notes: Vec<TailNote>,
+        is_last: bool,
+    ) {
         let mut next = None;
         self.with_told(from, |told| {
             if told.notes_whole || skip as usize != told.tail.notes.len() {
@@ -282,7 +289,10 @@ impl<P: Clone> Group<P> {
         if outcome.corruptions > 0 {
             cx.counters.takeovers_with_corruption += 1;
             let n = outcome.corruptions;
-            cx.out.push(Output::Report(alloc::format!("{:?}: takeover repairs {n} blocks that lay below a floor", self.id)));
+            cx.out.push(Output::Report(alloc::format!(
+                "{:?}: takeover repairs {n} blocks that lay below a floor",
+                self.id
+            )));
         }
         takeover.voided = outcome.voided;
         takeover.rewrites = (outcome.rewrites.into_iter())
@@ -363,7 +373,13 @@ impl<P: Clone> Group<P> {
     }
 
     /// Another copy gave a winner's blocks; `false` when the token is not of a takeover.
-    pub fn winner_fetched(&mut self, cx: &mut Cx<P>, token: u64, checksums: &[Checksum], payload: Option<P>) -> bool {
+    pub fn winner_fetched(
+        &mut self,
+        cx: &mut Cx<P>,
+        token: u64,
+        checksums: &[Checksum],
+        payload: Option<P>,
+    ) -> bool {
         if token & TOKEN_OF_WINNERS == 0 {
             return false;
         }
@@ -386,7 +402,13 @@ impl<P: Clone> Group<P> {
         self.take_over(cx);
     }
 
-    fn winner_came(&mut self, cx: &mut Cx<P>, at: usize, checksums: SmallVec<[Checksum; 4]>, payload: Option<P>) {
+    fn winner_came(
+        &mut self,
+        cx: &mut Cx<P>,
+        at: usize,
+        checksums: SmallVec<[Checksum; 4]>,
+        payload: Option<P>,
+    ) {
         let Role::Primary(primary) = &mut self.role else { return };
         let Phase::Collect(takeover) = &mut primary.phase else { return };
         let Some(fetching) = takeover.rewrites.get_mut(at).filter(|f| f.content.is_none()) else { return };
@@ -435,7 +457,8 @@ impl<P: Clone> Group<P> {
         let Phase::Collect(takeover) = &primary.phase else { return };
         cx.is_waiting = true;
         let silent = takeover.copies.iter().find(|c| {
-            let needed = c.floor.is_none() || !c.stacks_whole || !c.notes_whole || !takeover.rewrites.is_empty();
+            let needed =
+                c.floor.is_none() || !c.stacks_whole || !c.notes_whole || !takeover.rewrites.is_empty();
             let silence = match cx.peers.heard(c.slice) {
                 Some(at) => cx.now.since(at.max(primary.began)) >= limits::GRACE,
                 None => cx.now.since(cx.started) >= limits::SETTLE,

@@ -1,7 +1,10 @@
 //! What is to happen when the store answers.
 use crate::requests::Op;
 use alloc::boxed::Box;
-use sarsen_types::{AttachmentId, BlockRange, Epoch, FamilyId, Generation, GroupId, LayerId, ObjectId, SessionId, SliceId, Version};
+use sarsen_types::{
+    AttachmentId, BlockRange, Epoch, FamilyId, Generation, GroupId, LayerId, ObjectId, SessionId, SliceId,
+    Version,
+};
 use sarsen_wire::peer::Cursor;
 use smallvec::SmallVec;
 

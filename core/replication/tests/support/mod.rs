@@ -1,0 +1,491 @@
+//! A cluster of machines on one thread, for scenarios: streams, metadata, clients and time in the test's hands.
+#![allow(dead_code)] // each test file uses its part
+pub mod store;
+
+use sarsen_replication::{Config, ConnId, Counters, Input, Machine, Output};
+use sarsen_types::view::{AttachmentView, LayerView, VolumeView};
+use sarsen_types::*;
+use sarsen_wire::client::{ClientOp, ClientReply, ClientRequest, ClientResult};
+use sarsen_wire::peer::PeerMessage;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+use store::{Disk, Payload, Store};
+
+pub const GROUP: GroupId = GroupId(7);
+pub const OBJECT: ObjectId = ObjectId::new(1, 0);
+const STEP: Duration = Duration::from_millis(10);
+
+pub struct Node {
+    pub machine: Machine<Payload>,
+    pub store: Store,
+    is_registered: bool,
+}
+
+pub struct Cluster {
+    pub now: Instant,
+    pub nodes: Vec<Option<Node>>,
+    disks: Vec<Disk>,
+    streams: BTreeMap<(usize, usize), VecDeque<(PeerMessage, Option<Payload>)>>,
+    /// Pairs that do not reach each other.
+    pub cut: BTreeSet<(usize, usize)>,
+    pub state: GroupState,
+    pub revision: u64,
+    pub attachment: AttachmentView,
+    pub proposals: VecDeque<Proposal>,
+    /// Proposals stay where they are while set.
+    pub metadata_is_away: bool,
+    /// Nodes that the metadata do not reach, nor they the metadata.
+    pub deaf: BTreeSet<usize>,
+    pub replies: BTreeMap<(u64, u16), (ClientResult, Option<Payload>)>,
+    pub counters: Counters,
+    confirm: bool,
+    members: usize,
+}
+
+pub fn slice(node: usize) -> SliceId {
+    SliceId::new(node as u32 + 1, 0)
+}
+fn index(slice: SliceId) -> usize {
+    slice.drive.0 as usize - 1
+}
+
+impl Cluster {
+    /// `n` copies in sync, the first leads.
+    pub fn new(n: usize, min_copies: u8) -> Cluster {
+        let all: Vec<SliceId> = (0..n).map(slice).collect();
+        let state = GroupState {
+            group: GROUP,
+            epoch: Epoch(1),
+            primary: slice(0),
+            primary_since: Epoch(1),
+            in_sync: all.clone(),
+            joining: vec![],
+            complete: all.clone(),
+            members: all.iter().map(|&slice| Member { slice, assignment: 1 }).collect(),
+            min_copies,
+        };
+        let mut cluster = Cluster {
+            now: Instant(1_000_000_000),
+            nodes: (0..n).map(|_| None).collect(),
+            disks: vec![Disk::default(); n],
+            streams: BTreeMap::new(),
+            cut: BTreeSet::new(),
+            state,
+            revision: 1,
+            attachment: AttachmentView {
+                volume: VolumeId(1),
+                generation: Generation(1),
+                session: SessionId(1),
+                read_only: false,
+            },
+            proposals: VecDeque::new(),
+            metadata_is_away: false,
+            deaf: BTreeSet::new(),
+            replies: BTreeMap::new(),
+            counters: Counters::default(),
+            confirm: false,
+            members: n,
+        };
+        for node in 0..n {
+            cluster.start(node);
+        }
+        cluster
+    }
+
+    fn view(&self) -> Arc<View> {
+        let mut view =
+            View { revision: Revision(self.revision), groups: vec![self.state.clone()], ..View::default() };
+        view.layers.insert(LayerId(1), LayerView { family: FamilyId(1), parent: None });
+        view.volumes
+            .insert(VolumeId(1), VolumeView { head: LayerId(1), size: 64 << 20, changed: Revision(1) });
+        view.attachments.insert(AttachmentId(1), self.attachment);
+        Arc::new(view)
+    }
+
+    /// Opens a node's store; it registers as soon as the metadata answer.
+    pub fn start(&mut self, node: usize) {
+        let disk = std::mem::take(&mut self.disks[node]);
+        let ledgers: Vec<_> = disk.ledgers.iter().map(|(g, l)| (*g, l.clone())).collect();
+        let config = Config { me: slice(node), started: self.now, confirm: self.confirm };
+        let machine = Machine::new(config, ledgers);
+        self.nodes[node] = Some(Node { machine, store: Store::open(disk), is_registered: false });
+    }
+
+    /// kill -9: of what waits for the disk the first `durable` records stand.
+    pub fn crash(&mut self, node: usize, durable: usize) {
+        self.crash_torn(node, durable, &[]);
+    }
+
+    pub fn crash_torn(&mut self, node: usize, durable: usize, torn: &[u16]) {
+        let Some(n) = self.nodes[node].take() else { return };
+        self.counters.add(n.machine.counters());
+        self.disks[node] = n.store.crash(durable, torn);
+        for other in 0..self.nodes.len() {
+            self.disconnect(node, other);
+        }
+    }
+
+    pub fn crash_all(&mut self) {
+        for node in 0..self.nodes.len() {
+            self.crash(node, 0);
+        }
+    }
+
+    pub fn start_all(&mut self) {
+        for node in 0..self.nodes.len() {
+            if self.nodes[node].is_none() {
+                self.start(node);
+            }
+        }
+    }
+
+    pub fn disconnect(&mut self, a: usize, b: usize) {
+        for (from, to) in [(a, b), (b, a)] {
+            if self.streams.remove(&(from, to)).is_some() {
+                self.input(to, Input::PeerDown { slice: slice(from) });
+            }
+        }
+    }
+
+    /// Nothing passes between the two any more.
+    pub fn separate(&mut self, a: usize, b: usize) {
+        self.cut.extend([(a, b), (b, a)]);
+        self.disconnect(a, b);
+    }
+    pub fn isolate(&mut self, node: usize) {
+        for other in (0..self.nodes.len()).filter(|&o| o != node) {
+            self.separate(node, other);
+        }
+        self.deaf.insert(node);
+    }
+    pub fn heal(&mut self) {
+        self.cut.clear();
+        self.deaf.clear();
+    }
+
+    /// The metadata move: a compare-and-set that was accepted (R11, R14).
+    pub fn change(&mut self, f: impl FnOnce(&mut GroupState)) {
+        let before = self.state.primary;
+        f(&mut self.state);
+        self.state.epoch = self.state.epoch.next();
+        if self.state.primary != before {
+            self.state.primary_since = self.state.epoch;
+        }
+        match self.state.may_commit() {
+            true => self.state.complete = self.state.in_sync.clone(),
+            false => {
+                for s in self.state.in_sync.clone() {
+                    if !self.state.complete.contains(&s) {
+                        self.state.complete.push(s);
+                    }
+                }
+            }
+        }
+        self.revision += 1;
+    }
+
+    pub fn take_over(&mut self, by: usize, keep_old: bool) {
+        self.change(|s| {
+            let old = s.primary;
+            s.in_sync.retain(|c| keep_old || *c != old);
+            s.primary = slice(by);
+        });
+    }
+    pub fn remove(&mut self, node: usize) {
+        self.change(|s| {
+            s.in_sync.retain(|c| *c != slice(node));
+            s.joining.retain(|j| j.slice != slice(node));
+        });
+    }
+    pub fn join(&mut self, node: usize) {
+        let since = self.state.epoch.next();
+        self.change(|s| s.joining.push(Joining { slice: slice(node), since }));
+    }
+    /// The metadata register a drive again (R1).
+    fn register(&mut self, node: usize) {
+        if self.state.primary == slice(node) {
+            let up = |s: &SliceId| {
+                *s != slice(node) && self.nodes[index(*s)].as_ref().is_some_and(|n| n.is_registered)
+            };
+            let heir = self.state.in_sync.iter().copied().find(up).unwrap_or(slice(node));
+            self.change(|s| s.primary = heir);
+            self.state.primary_since = self.state.epoch;
+        }
+        let view = self.view();
+        self.nodes[node].as_mut().unwrap().is_registered = true;
+        self.input(node, Input::Registered { view, is_stale: false });
+    }
+
+    fn judge(&mut self, p: Proposal) {
+        if p.epoch != self.state.epoch {
+            return;
+        }
+        let by = index(p.by);
+        match p.change {
+            GroupChange::TakeOver => self.take_over(by, false),
+            GroupChange::Remove(who) => self.remove(index(who)),
+            GroupChange::Promote(who) => self.change(|s| {
+                s.joining.retain(|j| j.slice != who);
+                s.in_sync.push(who);
+            }),
+            GroupChange::Fenced(..) => {}
+        }
+    }
+
+    fn input(&mut self, node: usize, input: Input<Payload>) {
+        let mut inputs = VecDeque::from([input]);
+        while let Some(input) = inputs.pop_front() {
+            let Some(n) = self.nodes[node].as_mut() else { return };
+            let mut out = Vec::new();
+            n.machine.step(self.now, input, &mut out);
+            self.carry_out(node, out, &mut inputs);
+        }
+    }
+
+    fn carry_out(&mut self, node: usize, out: Vec<Output<Payload>>, inputs: &mut VecDeque<Input<Payload>>) {
+        for output in out {
+            match output {
+                Output::Send { to, message, payload } => {
+                    if let Some(stream) = self.streams.get_mut(&(node, index(to))) {
+                        stream.push_back((message, payload));
+                    }
+                }
+                Output::Reply { reply, payload, .. } => self.replied(reply, payload),
+                Output::Propose(p) if !self.deaf.contains(&node) => self.proposals.push_back(p),
+                Output::Propose(_) => {}
+                Output::Report(text) => println!("{} {text}", slice(node)),
+                other => {
+                    if let Some(n) = self.nodes[node].as_mut() {
+                        n.store.carry_out(other, inputs);
+                    }
+                }
+            }
+        }
+    }
+
+    fn replied(&mut self, reply: ClientReply, payload: Option<Payload>) {
+        self.replies.insert((reply.number, reply.piece), (reply.result, payload));
+    }
+
+    /// Ten milliseconds: everything that can happen does.
+    pub fn step(&mut self) {
+        self.now += STEP;
+        for node in 0..self.nodes.len() {
+            if self.nodes[node].as_ref().is_some_and(|n| !n.is_registered) && !self.metadata_is_away {
+                self.register(node);
+            }
+        }
+        self.connect();
+        let mut is_busy = true;
+        let mut rounds = 0;
+        while is_busy {
+            rounds += 1;
+            assert!(rounds < 10_000, "the cluster does not come to rest within a step");
+            is_busy = false;
+            for node in 0..self.nodes.len() {
+                is_busy |= self.turn(node);
+            }
+            let keys: Vec<_> = self.streams.keys().copied().collect();
+            for (from, to) in keys {
+                while let Some((message, payload)) =
+                    self.streams.get_mut(&(from, to)).and_then(VecDeque::pop_front)
+                {
+                    is_busy = true;
+                    self.input(to, Input::Peer { from: slice(from), message, payload });
+                }
+            }
+            if !self.metadata_is_away
+                && let Some(p) = self.proposals.pop_front()
+            {
+                self.judge(p);
+                is_busy = true;
+            }
+        }
+    }
+
+    fn connect(&mut self) {
+        for a in 0..self.nodes.len() {
+            for b in 0..self.nodes.len() {
+                let both = self.nodes[a].is_some() && self.nodes[b].is_some();
+                if a < b && both && !self.cut.contains(&(a, b)) && !self.streams.contains_key(&(a, b)) {
+                    self.streams.insert((a, b), VecDeque::new());
+                    self.streams.insert((b, a), VecDeque::new());
+                    self.input(a, Input::PeerUp { slice: slice(b), same_kernel: false });
+                    self.input(b, Input::PeerUp { slice: slice(a), same_kernel: false });
+                }
+            }
+        }
+    }
+
+    fn turn(&mut self, node: usize) -> bool {
+        let view = self.view();
+        let Some(n) = self.nodes[node].as_mut() else { return false };
+        let learns =
+            n.is_registered && !self.deaf.contains(&node) && n.machine.view().revision < view.revision;
+        let mut is_busy = learns;
+        let mut out = Vec::new();
+        if learns {
+            n.machine.step(self.now, Input::Learned(view), &mut out);
+        }
+        let mut inputs = VecDeque::new();
+        while !n.store.is_slow
+            && let Some(token) = n.store.persist_one()
+        {
+            inputs.push_back(Input::Persisted(token));
+        }
+        n.machine.finish(self.now, &mut out);
+        is_busy |= !inputs.is_empty() || out.iter().any(|o| !matches!(o, Output::Propose(_)));
+        self.carry_out(node, out, &mut inputs);
+        for input in inputs {
+            self.input(node, input);
+        }
+        is_busy
+    }
+
+    pub fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            self.step();
+        }
+    }
+
+    pub fn run_until(&mut self, what: &str, limit: Duration, mut done: impl FnMut(&mut Cluster) -> bool) {
+        let end = self.now + limit;
+        while !done(self) {
+            assert!(self.now < end, "not within {limit:?}: {what}; {:?}", self.state);
+            self.step();
+        }
+    }
+
+    // ---- clients ----
+
+    pub fn request(&mut self, to: usize, number: u64, op: ClientOp, payload: Option<Payload>) {
+        self.replies.remove(&(number, 0));
+        let request = ClientRequest {
+            group: GROUP,
+            revision: Revision(1),
+            id: RequestId {
+                attachment: AttachmentId(1),
+                generation: self.attachment.generation,
+                session: self.attachment.session,
+                queue: QueueId(0),
+                number,
+                piece: 0,
+            },
+            answered_below: 0,
+            volume: VolumeId(1),
+            layer: LayerId(1),
+            chunk: OBJECT.chunk,
+            op,
+        };
+        self.input(to, Input::Client { conn: ConnId(to as u64 + 1), request, payload });
+    }
+
+    /// Writes `content` to `count` blocks from `first`.
+    pub fn write(&mut self, to: usize, number: u64, first: u16, count: u16, content: u64) {
+        let payload: Payload = Rc::new((0..u64::from(count)).map(|_| content).collect());
+        let checksums = (0..count).map(|_| Checksum(content)).collect();
+        let (offset, len) = (u32::from(first) * 4096, u32::from(count) * 4096);
+        self.request(to, number, ClientOp::Write { offset, len, checksums }, Some(payload));
+    }
+    pub fn discard(&mut self, to: usize, number: u64, first: u16, count: u16) {
+        let (offset, len) = (u32::from(first) * 4096, u32::from(count) * 4096);
+        self.request(to, number, ClientOp::Zero { offset, len }, None);
+    }
+    pub fn read(&mut self, to: usize, number: u64, first: u16) {
+        self.request(to, number, ClientOp::Read { range: BlockRange::new(first, 1) }, None);
+    }
+    pub fn reply(&self, number: u64) -> Option<&ClientResult> {
+        self.replies.get(&(number, 0)).map(|r| &r.0)
+    }
+    pub fn is_done(&self, number: u64) -> bool {
+        self.reply(number) == Some(&ClientResult::Done)
+    }
+    pub fn lead(&self) -> usize {
+        index(self.state.primary)
+    }
+
+    /// Retries as a client does, at whoever leads, until it is answered.
+    pub fn write_till_done(&mut self, number: u64, first: u16, count: u16, content: u64) {
+        self.replies.remove(&(number, 0));
+        let mut last = Instant(0);
+        self.run_until("a write is answered", Duration::from_secs(60), |c| {
+            if c.is_done(number) {
+                return true;
+            }
+            let lead = c.lead();
+            if c.now.since(last) > Duration::from_millis(100) && c.nodes[lead].is_some() {
+                last = c.now;
+                c.write(lead, number, first, count, content);
+            }
+            c.is_done(number)
+        });
+    }
+
+    /// Reads a block as a client does.
+    pub fn value(&mut self, number: u64, first: u16) -> u64 {
+        let mut last = Instant(0);
+        self.run_until("a read is answered", Duration::from_secs(60), |c| {
+            let lead = c.lead();
+            if c.now.since(last) > Duration::from_millis(100) && c.nodes[lead].is_some() {
+                last = c.now;
+                c.read(lead, number, first);
+            }
+            matches!(c.reply(number), Some(ClientResult::Data { .. }))
+        });
+        self.replies[&(number, 0)].1.as_ref().map_or(0, |p| p[0])
+    }
+
+    /// Faults have stopped: members that are away join, until all are in sync; then all copies are equal.
+    pub fn settle(&mut self) {
+        self.heal();
+        self.metadata_is_away = false;
+        self.start_all();
+        for n in self.nodes.iter_mut().flatten() {
+            n.store.is_slow = false;
+        }
+        let members = self.members;
+        self.run_until("all copies are in sync", Duration::from_secs(120), |c| {
+            let out =
+                (0..members).find(|n| !c.state.is_in_sync(slice(*n)) && c.state.join_of(slice(*n)).is_none());
+            if let Some(node) = out.filter(|_| c.leads_now()) {
+                c.join(node);
+            }
+            c.state.in_sync.len() == members
+        });
+        self.run(Duration::from_secs(1));
+        let all: Vec<BTreeMap<_, _>> = self.nodes.iter().flatten().map(|n| contents(&n.store)).collect();
+        for other in &all[1..] {
+            assert_eq!(&all[0], other, "copies differ when quiet");
+        }
+        let records: Vec<BTreeSet<_>> = self.nodes.iter().flatten().map(|n| records(&n.store)).collect();
+        for other in &records[1..] {
+            assert_eq!(&records[0], other, "request records differ when quiet");
+        }
+    }
+
+    fn leads_now(&self) -> bool {
+        self.nodes[self.lead()].as_ref().is_some_and(|n| {
+            n.machine.groups().any(|g| match &g.role {
+                sarsen_replication::group::Role::Primary(p) => {
+                    !p.is_collecting() && g.state.epoch == self.state.epoch
+                }
+                _ => false,
+            })
+        })
+    }
+
+    pub fn count(&self, of: impl Fn(&Counters) -> u64) -> u64 {
+        of(&self.counters) + self.nodes.iter().flatten().map(|n| of(n.machine.counters())).sum::<u64>()
+    }
+}
+
+fn contents(store: &Store) -> BTreeMap<(ObjectId, u16), (Version, u64)> {
+    let all = store.disk.blocks.keys().map(|&(g, o, b)| ((o, b), store.top(g, o, b)));
+    all.filter(|(_, (_, content))| *content != 0).collect()
+}
+
+fn records(store: &Store) -> BTreeSet<RequestId> {
+    store.disk.ledgers[&GROUP].notes().filter(|(_, n)| !n.is_void).map(|(id, _)| id).collect()
+}
