@@ -167,6 +167,8 @@ pub enum Output<P> {
         /// Its blocks.
         payload: Option<P>,
     },
+    /// The stream to a slice is to be made again: what came on it was dropped.
+    Hangup(SliceId),
     /// To the metadata.
     Propose(Proposal),
     /// Make durable; answered by `Persisted` or `NoSpace`.

@@ -51,8 +51,10 @@ struct Sending {
 /// One join.
 #[derive(Debug)]
 pub struct Join {
-    /// The epoch it began in (R14).
+    /// The epoch it began in (R14): ours, when we began it. A change of primary begins it anew (R17).
     since: Epoch,
+    /// The epoch in which metadata named the joiner: another one is another join.
+    named: Epoch,
     stage: Stage,
     floor: Version,
     todo: BTreeSet<ObjectId>,
@@ -66,9 +68,10 @@ pub struct Join {
 }
 
 impl Join {
-    fn new(since: Epoch) -> Join {
+    fn new(since: Epoch, named: Epoch) -> Join {
         Join {
             since,
+            named,
             stage: Stage::Asked,
             floor: Version::ZERO,
             todo: BTreeSet::new(),
@@ -126,21 +129,22 @@ impl<P: Clone> Group<P> {
     pub fn renew_joins(&mut self, cx: &mut Cx<P>, before: &GroupState, old: &VecDeque<Pending<P>>) {
         let joining = self.state.joining.clone();
         let assignment = |state: &GroupState, s| state.assignment_of(s);
-        let mut ask = Vec::new();
+        let (mut ask, mut same_joins) = (Vec::new(), Vec::new());
         let state = self.state.clone();
         let Role::Primary(primary) = &mut self.role else { return };
         primary.joins.retain(|s, _| joining.iter().any(|j| j.slice == *s));
         for j in joining {
-            let same = primary.joins.get(&j.slice).is_some_and(|x| x.since == j.since)
+            let same = primary.joins.get(&j.slice).is_some_and(|x| x.named == j.since)
                 && assignment(&state, j.slice) == assignment(before, j.slice);
             if same {
                 let join = primary.joins.get_mut(&j.slice).expect("it is the same");
                 // these versions are void: they come again under new ones
                 join.unacked.retain(|v, _| !old.iter().any(|p| p.write.version == *v));
                 join.missed.retain(|v, _| !old.iter().any(|p| p.write.version == *v));
+                same_joins.push(j.slice);
                 continue;
             }
-            match primary.joins.insert(j.slice, Join::new(j.since)) {
+            match primary.joins.insert(j.slice, Join::new(state.epoch, j.since)) {
                 Some(_) => cx.counters.joins_restarted += 1,
                 None => cx.counters.joins += 1,
             }
@@ -149,13 +153,17 @@ impl<P: Clone> Group<P> {
         for to in ask {
             self.ask_join(cx, to);
         }
+        // what was asked in the old epoch may be refused or answered in it: it is asked again, as after a reconnect
+        for to in same_joins {
+            self.rejoin(cx, to);
+        }
     }
 
     /// R17: after a takeover every join begins anew.
     pub fn begin_joins(&mut self, cx: &mut Cx<P>) {
-        let joining = self.state.joining.clone();
+        let (joining, epoch) = (self.state.joining.clone(), self.state.epoch);
         let Role::Primary(primary) = &mut self.role else { return };
-        primary.joins = joining.iter().map(|j| (j.slice, Join::new(j.since))).collect();
+        primary.joins = joining.iter().map(|j| (j.slice, Join::new(epoch, j.since))).collect();
         cx.counters.joins += joining.len() as u64;
         cx.counters.joins_restarted += joining.iter().filter(|j| j.since < self.state.epoch).count() as u64;
     }

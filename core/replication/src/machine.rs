@@ -206,6 +206,10 @@ impl<P: Clone> Machine<P> {
     fn registered(&mut self, view: Arc<View>, is_stale: bool) {
         self.cx.is_registered = true;
         self.next_beat = self.cx.now;
+        // what came before was dropped, so streams of that time have holes
+        let early =
+            self.cx.peers.map.iter().filter(|(_, p)| p.is_up).map(|(slice, _)| Output::Hangup(*slice));
+        self.cx.out.extend(early);
         if is_stale {
             for group in self.groups.values_mut() {
                 group.apply(&Body::Distrust);

@@ -545,6 +545,7 @@ impl<P: Clone> Group<P> {
         cx.persist(self.id, state.epoch, Body::Promise, None, Wait::Nothing);
         self.recheck(cx);
         self.refresh_fences(cx);
+        self.repairs_again(cx);
         cx.again.push(self.id);
     }
 

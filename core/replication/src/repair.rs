@@ -147,6 +147,13 @@ impl<P: Clone> Group<P> {
         }
     }
 
+    /// A new epoch of ours: answers to what was asked in the old one may not come any more.
+    pub fn repairs_again(&mut self, cx: &mut Cx<P>) {
+        for copy in self.state.members.clone() {
+            self.repairs_lost(cx, copy.slice);
+        }
+    }
+
     /// A copy went, or nothing came: ask the next.
     pub fn repairs_lost(&mut self, cx: &mut Cx<P>, gone: SliceId) {
         let Role::Primary(primary) = &mut self.role else { return };
@@ -155,6 +162,12 @@ impl<P: Clone> Group<P> {
         let objects: Vec<u64> =
             (primary.repairs.objects.iter()).filter(|r| r.1.from == gone).map(|r| *r.0).collect();
         for token in blocks {
+            // the copy that went may have been the last that was left: all are asked again
+            let left = self.others_in_sync(cx.me).into_iter().filter(|s| cx.peers.is_up(*s)).collect();
+            let Role::Primary(primary) = &mut self.role else { return };
+            if let Some(repair) = primary.repairs.blocks.get_mut(&token) {
+                repair.left = left;
+            }
             self.ask_repair(cx, token);
         }
         for token in objects {

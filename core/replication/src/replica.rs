@@ -23,6 +23,8 @@ const TAKEOVER_STAGGER: Duration = Duration::from_millis(100);
 pub struct Replica {
     /// Versions received, ascending; whether each is durable.
     have: VecDeque<(Version, bool)>,
+    /// The join's epoch, as the primary named it.
+    join: Option<Epoch>,
 }
 
 /// What is to be done with a Prepare by what came before.
@@ -147,8 +149,9 @@ impl<P: Clone> Group<P> {
     pub fn take_floor(&mut self, cx: &mut Cx<P>, floor: Version) {
         if self.state.is_in_sync(cx.me) {
             self.raise_floor(cx, floor);
-        } else if let Some(join) = self.state.join_of(cx.me)
-            && floor >= Version::start(join.since)
+        } else if let Role::Replica(Replica { join: Some(since), .. }) = &self.role
+            && self.state.join_of(cx.me).is_some()
+            && floor >= Version::start(*since)
         {
             cx.out.push(Output::Settle(self.id, floor));
         }
@@ -282,6 +285,9 @@ impl<P: Clone> Group<P> {
     }
 
     fn join_began(&mut self, cx: &mut Cx<P>, from: SliceId, since: Epoch) {
+        if let Role::Replica(replica) = &mut self.role {
+            replica.join = Some(since);
+        }
         let body = Body::JoinBegan;
         self.apply(&body);
         let then = Wait::Promised { group: self.id, epoch: self.state.epoch, then: Then::JoinA(from, since) };

@@ -41,6 +41,7 @@ pub struct Cluster {
     pub counters: Counters,
     confirm: bool,
     members: usize,
+    is_traced: bool,
 }
 
 pub fn slice(node: usize) -> SliceId {
@@ -86,6 +87,7 @@ impl Cluster {
             counters: Counters::default(),
             confirm: false,
             members: n,
+            is_traced: std::env::var("TRACE").is_ok(),
         };
         for node in 0..n {
             cluster.start(node);
@@ -119,6 +121,13 @@ impl Cluster {
 
     pub fn crash_torn(&mut self, node: usize, durable: usize, torn: &[u16]) {
         let Some(n) = self.nodes[node].take() else { return };
+        if self.is_traced {
+            println!(
+                "{:?} {node}: CRASH, {durable} of {} stand, torn {torn:?}",
+                self.now,
+                n.store.queue.len()
+            );
+        }
         self.counters.add(n.machine.counters());
         self.disks[node] = n.store.crash(durable, torn);
         for other in 0..self.nodes.len() {
@@ -245,6 +254,9 @@ impl Cluster {
 
     fn carry_out(&mut self, node: usize, out: Vec<Output<Payload>>, inputs: &mut VecDeque<Input<Payload>>) {
         for output in out {
+            if self.is_traced {
+                self.trace(node, &output);
+            }
             match output {
                 Output::Send { to, message, payload } => {
                     if let Some(stream) = self.streams.get_mut(&(node, index(to))) {
@@ -254,6 +266,7 @@ impl Cluster {
                 Output::Reply { reply, payload, .. } => self.replied(reply, payload),
                 Output::Propose(p) if !self.deaf.contains(&node) => self.proposals.push_back(p),
                 Output::Propose(_) => {}
+                Output::Hangup(to) => self.disconnect(node, index(to)),
                 Output::Report(text) => println!("{} {text}", slice(node)),
                 other => {
                     if let Some(n) = self.nodes[node].as_mut() {
@@ -261,6 +274,19 @@ impl Cluster {
                     }
                 }
             }
+        }
+    }
+
+    /// `TRACE=1` prints what machines do, without heartbeats.
+    fn trace(&self, node: usize, output: &Output<Payload>) {
+        match output {
+            Output::Send {
+                message: PeerMessage::Beat(_) | PeerMessage::BeatAck(_) | PeerMessage::Grant(_),
+                ..
+            } => {}
+            Output::Persist { record, .. } => println!("{:?} {node}: persist {record:?}", self.now),
+            Output::Send { to, message, .. } => println!("{:?} {node}: to {to} {message:?}", self.now),
+            other => println!("{:?} {node}: {other:?}", self.now),
         }
     }
 
@@ -353,7 +379,16 @@ impl Cluster {
     pub fn run_until(&mut self, what: &str, limit: Duration, mut done: impl FnMut(&mut Cluster) -> bool) {
         let end = self.now + limit;
         while !done(self) {
-            assert!(self.now < end, "not within {limit:?}: {what}; {:?}", self.state);
+            if self.now >= end {
+                for n in self.nodes.iter().flatten() {
+                    println!("{}", describe(&n.machine));
+                }
+                panic!(
+                    "not within {limit:?}: {what}; {:?}; replies {:?}",
+                    self.state,
+                    self.replies.last_key_value()
+                );
+            }
             self.step();
         }
     }
@@ -487,5 +522,40 @@ fn contents(store: &Store) -> BTreeMap<(ObjectId, u16), (Version, u64)> {
 }
 
 fn records(store: &Store) -> BTreeSet<RequestId> {
-    store.disk.ledgers[&GROUP].notes().filter(|(_, n)| !n.is_void).map(|(id, _)| id).collect()
+    let ledger = &store.disk.ledgers[&GROUP];
+    ledger.notes().filter(|(id, _)| ledger.find(id).is_some()).map(|(id, _)| id).collect()
+}
+
+/// A group's state in one line, for a failed run.
+fn describe(machine: &Machine<Payload>) -> String {
+    use sarsen_replication::group::Role;
+    use sarsen_replication::primary::Phase;
+    let mut text = String::new();
+    for g in machine.groups() {
+        text += &format!(
+            "seen {:?} state {:?} floor {:?} held {} ",
+            g.seen,
+            g.state.epoch,
+            g.ledger.floor,
+            g.held.len()
+        );
+        if let Role::Primary(p) = &g.role {
+            let phase = match &p.phase {
+                Phase::Collect(t) => {
+                    println!("{t:?}");
+                    "collect"
+                }
+                Phase::Resolve => "resolve",
+                Phase::Serve => "serve",
+            };
+            let pending: Vec<_> =
+                p.pending.iter().map(|x| (x.write.version, x.acks, x.write.range)).collect();
+            let waiting: Vec<_> = p.waiting.iter().map(|w| (w.request.id.number, w.stage)).collect();
+            text += &format!(
+                "{phase} wait {:?} pending {pending:?} waiting {waiting:?} joins {:?}",
+                p.serve_after, p.joins
+            );
+        }
+    }
+    text
 }
