@@ -32,6 +32,10 @@ impl ConnId {
     fn age(self) -> u32 {
         (self.0 >> 32) as u32
     }
+    /// A small number that no other open connection of the ring has: for tables of what belongs to each.
+    pub fn slot(self) -> usize {
+        self.index()
+    }
 }
 
 /// A listening socket.
@@ -74,6 +78,8 @@ struct Listener {
     fd: OwnedFd,
     is_armed: bool,
     is_closed: bool,
+    /// Accepting failed for want of descriptors or memory: not tried again before this.
+    rests_until: Option<Instant>,
 }
 
 enum Slot {
@@ -107,6 +113,8 @@ pub struct Ring {
 const AGE_MASK: u32 = (1 << 24) - 1;
 /// Turns that may go without a look at the sockets, while memory-backed disks keep a thread busy.
 const SKIPPED_MAX: u32 = 4;
+/// How long a listener rests after a failed accept.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// IORING_RECVSEND_POLL_FIRST: nothing is expected to be there yet.
 const POLL_FIRST: u16 = 1;
 /// IORING_CQE_F_SOCK_NONEMPTY: the socket has more.
@@ -159,7 +167,7 @@ impl Ring {
     }
     /// Accepts on a socket that listens already.
     pub fn listen(&mut self, fd: OwnedFd) -> ListenerId {
-        self.listeners.push(Listener { fd, is_armed: false, is_closed: false });
+        self.listeners.push(Listener { fd, is_armed: false, is_closed: false, rests_until: None });
         ListenerId(self.listeners.len() as u32 - 1)
     }
     /// Accepts no more.
@@ -437,6 +445,8 @@ impl Ring {
         } else if has_done {
             engine.enter(0, None);
         } else {
+            let rest = self.listeners.iter().filter_map(|l| l.rests_until).min();
+            let deadline = Instant::earliest(deadline, rest);
             let timeout = deadline.map(|d| d.since(clock::now()));
             let is_due = timeout == Some(Duration::ZERO);
             engine.enter(u32::from(!is_due), timeout.filter(|_| !is_due));
@@ -510,6 +520,10 @@ impl Ring {
             if listener.is_armed || listener.is_closed {
                 continue;
             }
+            if listener.rests_until.is_some_and(|until| clock::now() < until) {
+                continue;
+            }
+            listener.rests_until = None;
             listener.is_armed = true;
             let fd = types::Fd(listener.fd.as_raw_fd());
             let entry = opcode::AcceptMulti::new(fd).flags(libc::SOCK_CLOEXEC).build();
@@ -537,7 +551,9 @@ impl Ring {
                 if !io_uring::cqueue::more(done.flags) {
                     self.listeners[index].is_armed = false;
                 }
-                if done.result >= 0 {
+                if done.result < 0 {
+                    self.listeners[index].rests_until = Some(clock::now() + ACCEPT_REST);
+                } else {
                     // SAFETY: the kernel just made this descriptor for us.
                     let fd = unsafe { OwnedFd::from_raw_fd(done.result) };
                     if !is_closed {

@@ -1,4 +1,5 @@
 //! Opening a drive: its superblock, a fresh open id, its slices' stores and threads.
+use super::start::SliceHandle;
 use super::{DataPort, Reports};
 use crate::seam::{PeerAddress, ToSlice};
 use sarsen_slice::LeaseMode;
@@ -52,19 +53,6 @@ pub struct DriveFacts {
     pub is_broken: bool,
     /// What it is made of, as far as the system says: `nvme`, `ssd` or `hdd`; a file is what its file system is on.
     pub class: &'static str,
-}
-
-/// A way to a slice's thread.
-#[derive(Clone)]
-pub struct SliceHandle {
-    sender: std::sync::mpsc::Sender<ToSlice>,
-}
-
-impl SliceHandle {
-    /// Sends and wakes; nothing when the thread has ended.
-    pub fn send(&self, message: ToSlice) {
-        let _ = self.sender.send(message);
-    }
 }
 
 /// An open drive.

@@ -12,9 +12,19 @@
 //! What slices say ([`FromSlice`]) goes to `reports`, a function called on their threads: it must not block.
 pub mod acceptor;
 pub mod drive;
+mod key;
+mod links;
+pub mod machine;
+mod start;
+mod stream;
+#[cfg(test)]
+mod tests;
+pub mod thread;
 
 pub use acceptor::{DataPort, DataPortConfig, DataPortError};
-pub use drive::{DriveConfig, DriveError, DriveFacts, DriveHandle, SliceHandle, open_drive};
+pub use drive::{DriveConfig, DriveError, DriveFacts, DriveHandle, open_drive};
+
+pub use start::{SliceHandle, Started, start_slice};
 
 use crate::seam::FromSlice;
 use std::sync::Arc;
