@@ -465,9 +465,10 @@ impl<P: Clone> Group<P> {
     fn give_records(&mut self, cx: &mut Cx<P>, joiner: SliceId, sending: u32) {
         let Role::Primary(primary) = &self.role else { return };
         let Some(since) = primary.joins.get(&joiner).map(|j| j.since) else { return };
+        // every committed version of a request: one that a takeover carries again names blocks it does not write, and
+        // only the older record tells that those were settled
         let requests: Vec<(RequestNote, Version)> = (self.ledger.notes())
-            .filter(|(_, n)| !n.is_void && primary.find(n.version).is_none())
-            .filter(|(id, n)| self.ledger.find(id).is_some_and(|v| v == n.version))
+            .filter(|(id, n)| !n.is_void && primary.find(n.version).is_none() && !self.ledger.is_voided(id, n.version))
             .map(|(id, n)| (RequestNote { id, object: n.object, range: n.range }, n.version))
             .collect();
         let mut table = Table {

@@ -203,6 +203,14 @@ impl Ledger {
         same.last().filter(|n| !n.is_void).map(|n| n.version)
     }
 
+    /// Whether a takeover above `version` voided the request (R12).
+    pub fn is_voided(&self, id: &RequestId, version: Version) -> bool {
+        let Some(log) = self.queues.get(&(id.attachment, id.session, id.queue)) else { return false };
+        let at = log.notes.partition_point(|n| (n.number, n.piece, n.version) <= (id.number, id.piece, version));
+        let same = log.notes.iter().skip(at).take_while(|n| (n.number, n.piece) == (id.number, id.piece));
+        same.into_iter().any(|n| n.is_void)
+    }
+
     /// The mark of a request's queue: a number below it with no record is executed no more.
     pub fn mark_of(&self, id: &RequestId) -> u64 {
         self.queues.get(&(id.attachment, id.session, id.queue)).map_or(0, |log| log.mark)
