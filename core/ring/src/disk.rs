@@ -43,6 +43,7 @@ pub(crate) struct DiskQueue {
     file: Arc<DriveFile>,
     start: u64,
     queued: VecDeque<(OpId, Op)>,
+    #[expect(clippy::vec_box, reason = "the kernel is given the address of what is inside")]
     flying: Vec<Box<Flying>>,
     free: Vec<u32>,
     done: Vec<Completion>,

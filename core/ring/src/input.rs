@@ -98,7 +98,7 @@ mod tests {
     fn bytes_come_out_in_order_however_they_came_in() {
         let pool = Pool::new();
         let mut input = Input::new(&pool, b"abc");
-        let stream: Vec<u8> = (0..1_000_000u32).map(|i| (i * 7 >> 3) as u8).collect();
+        let stream: Vec<u8> = (0..1_000_000u32).map(|i| (i * 7 / 8) as u8).collect();
         let (mut fed, mut seen) = (0, Vec::new());
         let mut step = 1;
         while seen.len() < stream.len() + 3 {

@@ -183,8 +183,7 @@ mod tests {
     fn take(output: &mut Output, max: usize) -> Vec<u8> {
         let Some(message) = output.message() else { return Vec::new() };
         // SAFETY: the message and what it points to are valid until `sent`.
-        let iovecs =
-            unsafe { std::slice::from_raw_parts((*message).msg_iov, (*message).msg_iovlen as usize) };
+        let iovecs = unsafe { std::slice::from_raw_parts((*message).msg_iov, (*message).msg_iovlen) };
         let mut bytes = Vec::new();
         for iovec in iovecs {
             // SAFETY: as above.

@@ -186,4 +186,16 @@ mod tests {
         let group = GroupMessage { group: GroupId(1), epoch: Epoch(1), floor: Version::ZERO, body };
         assert!(encoded(&PeerMessage::Group(group)).len() < 200);
     }
+
+    #[test]
+    fn the_example_of_the_protocol_document_is_true() {
+        let grant = PeerMessage::Grant(Grant { prepares: 256, blocks: 4096, is_full: false });
+        let hex: alloc::vec::Vec<_> = encoded(&grant).iter().map(|b| alloc::format!("{b:02x}")).collect();
+        let document = include_str!("../../PROTOCOL.md");
+        let example = document.rsplit("```text").next().unwrap();
+        let shown: alloc::vec::Vec<_> = (example.lines().map(|line| &line[..line.len().min(54)]))
+            .flat_map(|line| line.split_whitespace().take_while(|word| word.len() == 2))
+            .collect();
+        assert_eq!(shown, hex);
+    }
 }
