@@ -594,7 +594,9 @@ impl<P: Clone> Group<P> {
 }
 
 /// The blocks that must travel: those below the join epoch that differ in any way, and those the primary has at a higher
-/// version, or intact where the joiner's is damaged (R14). Ranges lie inside pieces.
+/// version, or intact where the joiner's is damaged (R14). Where the joiner's top is a write of the join that is not
+/// committed yet, what lies under it is compared too, by sending it: if that write is voided, it is what counts
+/// (walk 42308: a damaged entry stayed under such a write, and a takeover fell back to it). Ranges lie inside pieces.
 fn differing(ours: &[(u16, Entry)], theirs: &[(u16, Entry)], since: Epoch) -> Vec<BlockRange> {
     let mut ranges: Vec<BlockRange> = Vec::new();
     let (mut a, mut b) = (0, 0);
@@ -642,10 +644,11 @@ mod tests {
     }
 
     #[test]
-    fn at_or_above_it_only_a_higher_version_travels() {
+    fn at_or_above_it_a_higher_version_travels_and_what_lies_under_an_open_write() {
         let ours = [(0, data(1, 1)), (1, data(2, 2)), (2, data(2, 3)), (3, Entry::Absent)];
         let damaged = Entry::Damaged(Version::new(Epoch(2), 3), Checksum(3));
         let theirs = [(0, data(2, 1)), (1, data(2, 1)), (2, damaged), (3, Entry::Absent)];
-        assert_eq!(differing(&ours, &theirs, Epoch(2)), [BlockRange::new(1, 2)]);
+        // block 0's own travels to lie under the joiner's uncommitted write
+        assert_eq!(differing(&ours, &theirs, Epoch(2)), [BlockRange::new(0, 3)]);
     }
 }

@@ -63,8 +63,6 @@ pub enum Input {
         /// Its blocks.
         payload: Option<Buf>,
     },
-    /// The drive is to be stopped in service: hand over what is led here (the metadata already name successors or will).
-    Draining,
 }
 
 /// What is to be done.
@@ -89,6 +87,11 @@ pub enum Output {
         reply: ClientReply,
         /// Its blocks.
         payload: Option<Buf>,
+    },
+    /// What came from this slice did not match its checksums: its stream is to be made again.
+    Hangup {
+        /// The other end.
+        slice: SliceId,
     },
     /// To the metadata; the outcome is seen in the next view, or never (R6).
     Propose(Proposal),

@@ -267,6 +267,7 @@ impl Cluster {
                 Output::Propose(p) if !self.deaf.contains(&node) => self.proposals.push_back(p),
                 Output::Propose(_) => {}
                 Output::Hangup(to) => self.disconnect(node, index(to)),
+                Output::Report(text) if text.contains("intact on no copy") => panic!("{text}"),
                 Output::Report(text) => println!("{} {text}", slice(node)),
                 other => {
                     if let Some(n) = self.nodes[node].as_mut() {

@@ -218,15 +218,15 @@ impl Store {
                 for (block, entry) in r.range().blocks().zip(&r.entries) {
                     let content = if matches!(entry, Entry::Data(..)) { *data.next().unwrap() } else { 0 };
                     let stack = self.disk.blocks.entry((group, r.object, block)).or_default();
-                    let mine = stack.last().map_or(Version::ZERO, |e| e.0.version());
-                    let damaged = stack.last().is_some_and(|e| !e.0.is_intact());
-                    if mine < low {
-                        stack.clear();
-                        stack.push((*entry, content));
-                    } else if entry.version() > mine {
-                        stack.push((*entry, content));
-                    } else if entry.version() == mine && damaged {
-                        *stack.last_mut().unwrap() = (*entry, content);
+                    // R14: what is below the join epoch, whatever lies on it, becomes what the primary has committed
+                    stack.retain(|e| e.0.version() >= low);
+                    match stack.iter_mut().find(|e| e.0.version() == entry.version()) {
+                        Some(same) if !same.0.is_intact() => *same = (*entry, content),
+                        Some(_) => {}
+                        None => {
+                            let at = stack.partition_point(|e| e.0.version() < entry.version());
+                            stack.insert(at, (*entry, content));
+                        }
                     }
                     if stack.iter().all(|e| e.0 == Entry::Absent) {
                         self.disk.blocks.remove(&(group, r.object, block));
