@@ -612,7 +612,9 @@ fn differing(ours: &[(u16, Entry)], theirs: &[(u16, Entry)], since: Epoch) -> Ve
         let differs = match other.version() < Version::start(since) {
             true => mine != other,
             false => {
-                mine.version() > other.version() || (mine.version() == other.version() && !other.is_intact())
+                mine.version() < Version::start(since)
+                    || mine.version() > other.version()
+                    || (mine.version() == other.version() && !other.is_intact())
             }
         };
         if !differs {
