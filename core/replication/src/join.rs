@@ -468,7 +468,9 @@ impl<P: Clone> Group<P> {
         // every committed version of a request: one that a takeover carries again names blocks it does not write, and
         // only the older record tells that those were settled
         let requests: Vec<(RequestNote, Version)> = (self.ledger.notes())
-            .filter(|(id, n)| !n.is_void && primary.find(n.version).is_none() && !self.ledger.is_voided(id, n.version))
+            .filter(|(id, n)| {
+                !n.is_void && primary.find(n.version).is_none() && !self.ledger.is_voided(id, n.version)
+            })
             .map(|(id, n)| (RequestNote { id, object: n.object, range: n.range }, n.version))
             .collect();
         let mut table = Table {

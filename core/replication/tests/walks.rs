@@ -191,7 +191,9 @@ impl Walk {
                     });
                     done.push((number, block, at));
                 }
-                Some((ClientResult::Corrupt { .. }, _)) => panic!("block {block}: a committed entry is damaged"),
+                Some((ClientResult::Corrupt { .. }, _)) => {
+                    panic!("block {block}: a committed entry is damaged")
+                }
                 Some(_) => done.push((number, block, 0)),
                 None => {}
             }

@@ -39,6 +39,10 @@ pub struct Cluster {
     pub deaf: BTreeSet<usize>,
     pub replies: BTreeMap<(u64, u16), (ClientResult, Option<Payload>)>,
     pub counters: Counters,
+    /// What the metadata want fenced.
+    pub fences: Vec<(AttachmentId, Generation, Vec<GroupId>)>,
+    /// Fences the primary reported as done.
+    pub fenced: Vec<Generation>,
     confirm: bool,
     members: usize,
     is_traced: bool,
@@ -85,6 +89,8 @@ impl Cluster {
             deaf: BTreeSet::new(),
             replies: BTreeMap::new(),
             counters: Counters::default(),
+            fences: vec![],
+            fenced: vec![],
             confirm: false,
             members: n,
             is_traced: std::env::var("TRACE").is_ok(),
@@ -102,6 +108,7 @@ impl Cluster {
         view.volumes
             .insert(VolumeId(1), VolumeView { head: LayerId(1), size: 64 << 20, changed: Revision(1) });
         view.attachments.insert(AttachmentId(1), self.attachment);
+        view.fences = self.fences.clone();
         Arc::new(view)
     }
 
@@ -211,6 +218,20 @@ impl Cluster {
         let since = self.state.epoch.next();
         self.change(|s| s.joining.push(Joining { slice: slice(node), since }));
     }
+    /// A forced detach: requests of the old generation are to be refused everywhere (R31).
+    pub fn detach_by_force(&mut self) {
+        self.attachment.generation = Generation(self.attachment.generation.0 + 1);
+        self.fences = vec![(AttachmentId(1), self.attachment.generation, vec![GROUP])];
+        self.revision += 1;
+    }
+    /// As `new`, with reads that wait for rounds (R4).
+    pub fn confirming(n: usize, min_copies: u8) -> Cluster {
+        let mut cluster = Cluster::new(n, min_copies);
+        cluster.confirm = true;
+        cluster.crash_all();
+        cluster.start_all();
+        cluster
+    }
     /// The metadata register a drive again (R1).
     fn register(&mut self, node: usize) {
         if self.state.primary == slice(node) {
@@ -238,7 +259,11 @@ impl Cluster {
                 s.joining.retain(|j| j.slice != who);
                 s.in_sync.push(who);
             }),
-            GroupChange::Fenced(..) => {}
+            GroupChange::Fenced(_, generation) => {
+                self.fenced.push(generation);
+                self.fences.clear();
+                self.revision += 1;
+            }
         }
     }
 
@@ -485,8 +510,8 @@ impl Cluster {
         // a proposal of before may still take a copy out: quiet is when a second passes without a change
         loop {
             self.run_until("all copies are in sync", Duration::from_secs(120), |c| {
-                let out =
-                    (0..members).find(|n| !c.state.is_in_sync(slice(*n)) && c.state.join_of(slice(*n)).is_none());
+                let out = (0..members)
+                    .find(|n| !c.state.is_in_sync(slice(*n)) && c.state.join_of(slice(*n)).is_none());
                 if let Some(node) = out.filter(|_| c.leads_now()) {
                     c.join(node);
                 }
