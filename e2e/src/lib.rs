@@ -1,1 +1,11 @@
-//! Real processes, real clients, real kill -9.
+//! Real processes, real clients, real `kill -9`: the harness that the end-to-end tests and the benchmark stand on.
+//!
+//! Reading order: [`program`] (where `sarsen` is), [`dev`] (a cluster of processes that always ends with the test), [`nbd`] (a
+//! client of our own), [`checker`] (writes, and remembers what was answered), [`fio`] and [`process`] (what it cost).
+pub mod checker;
+pub mod dev;
+pub mod fio;
+pub mod image;
+pub mod nbd;
+pub mod process;
+pub mod program;

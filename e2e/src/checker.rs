@@ -1,0 +1,263 @@
+//! Writes whose answers are remembered here, in a process that nobody kills: afterwards each cell must hold what was
+//! answered last, or what was sent after it and never answered.
+use crate::nbd::Client;
+use anyhow::{Context, Result, bail};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Bytes of a cell: the smallest write, and less than a block, so that parts of blocks are written too.
+pub const CELL: usize = 512;
+/// Cells of a stripe: all cells of a stripe are one writer's.
+const STRIPE: u64 = 2048;
+/// Cells of the longest write.
+const WRITE_CELLS_MAX: u64 = 256;
+/// Words of 8 bytes of a cell.
+const WORDS: usize = CELL / 8;
+
+/// What is known of a cell: the number of the last answered write, and of one that was sent after it.
+#[derive(Clone, Copy, Default, Debug)]
+struct Cell {
+    answered: u32,
+    pending: Option<u32>,
+}
+
+/// What a spell of writing came to.
+#[derive(Clone, Debug, Default)]
+pub struct Spell {
+    /// Writes answered.
+    pub answered: u64,
+    /// Writes sent and not answered when it ended.
+    pub pending: u64,
+    /// The longest time from a request to its answer.
+    pub longest: Duration,
+    /// Answers that were errors.
+    pub errors: u64,
+}
+
+/// The memory of one volume's region, and its writers.
+#[derive(Debug)]
+pub struct Checker {
+    socket: PathBuf,
+    name: String,
+    seed: u64,
+    writers: Vec<Writer>,
+    depth: usize,
+}
+
+#[derive(Debug)]
+struct Writer {
+    cells: BTreeMap<u64, Vec<Cell>>,
+    number: u32,
+    random: SmallRng,
+}
+
+impl Checker {
+    /// Of the first `bytes` of the volume `name` at `socket`, with `writers` connections of `depth` requests each.
+    pub fn new(socket: &Path, name: &str, bytes: u64, writers: usize, depth: usize, seed: u64) -> Checker {
+        let stripes = bytes / CELL as u64 / STRIPE;
+        assert!(stripes >= writers as u64, "each writer needs a stripe of its own");
+        let writers = (0..writers as u64)
+            .map(|writer| {
+                let own = (0..stripes).filter(|stripe| stripe % writers as u64 == writer);
+                let cells = own.map(|stripe| (stripe, vec![Cell::default(); STRIPE as usize])).collect();
+                Writer { cells, number: 0, random: SmallRng::seed_from_u64(seed ^ (writer << 32)) }
+            })
+            .collect();
+        Checker { socket: socket.to_owned(), name: name.to_owned(), seed, writers, depth }
+    }
+
+    /// Writes until `stop` or the connections end. Which answers came is remembered.
+    pub fn write(&mut self, stop: &AtomicBool) -> Result<Spell> {
+        let (socket, name, seed, depth) = (&self.socket, &self.name, self.seed, self.depth);
+        let spells = std::thread::scope(|scope| {
+            let threads: Vec<_> = self
+                .writers
+                .iter_mut()
+                .map(|writer| scope.spawn(move || writer.write(socket, name, seed, depth, stop)))
+                .collect();
+            threads
+                .into_iter()
+                .map(|t| t.join().expect("a writer does not panic"))
+                .collect::<Result<Vec<Spell>>>()
+        })?;
+        let mut sum = Spell::default();
+        for spell in spells {
+            sum.answered += spell.answered;
+            sum.pending += spell.pending;
+            sum.errors += spell.errors;
+            sum.longest = sum.longest.max(spell.longest);
+        }
+        Ok(sum)
+    }
+
+    /// Reads everything; a failure that names the first cell that holds what it must not. What it saw is settled: it must
+    /// be seen from now on.
+    pub fn verify(&mut self) -> Result<()> {
+        let mut client = Client::connect(&self.socket, &self.name).context("connect to read back")?;
+        client.limit(Some(Duration::from_secs(120)))?;
+        let mut data = vec![0; STRIPE as usize * CELL];
+        for writer in &mut self.writers {
+            for (stripe, cells) in &mut writer.cells {
+                let first = stripe * STRIPE;
+                client
+                    .read(first * CELL as u64, &mut data)
+                    .with_context(|| format!("read stripe {stripe}"))?;
+                for (at, (cell, bytes)) in cells.iter_mut().zip(data.chunks_exact(CELL)).enumerate() {
+                    let number = number_in(self.seed, first + at as u64, bytes)?;
+                    if number != cell.answered && Some(number) != cell.pending {
+                        bail!(
+                            "cell {} holds write {number}; write {} was answered, {:?} was on its way",
+                            first + at as u64,
+                            cell.answered,
+                            cell.pending
+                        );
+                    }
+                    *cell = Cell { answered: number, pending: None };
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Writer {
+    fn write(
+        &mut self,
+        socket: &Path,
+        name: &str,
+        seed: u64,
+        depth: usize,
+        stop: &AtomicBool,
+    ) -> Result<Spell> {
+        let mut client = Client::connect(socket, name).context("connect to write")?;
+        let mut spell = Spell::default();
+        let mut under_way: BTreeMap<u64, (u64, u64, Instant)> = BTreeMap::new();
+        let mut ended = false;
+        loop {
+            let wants_more = !stop.load(Ordering::Relaxed);
+            while wants_more && under_way.len() < depth {
+                let Some((first, count)) = self.choose(&under_way) else { break };
+                self.number += 1;
+                let data: Vec<u8> =
+                    (first..first + count).flat_map(|cell| content(seed, cell, self.number)).collect();
+                for cell in first..first + count {
+                    self.cell(cell).pending = Some(self.number);
+                }
+                match client.send_write(first * CELL as u64, &data) {
+                    Ok(handle) => drop(under_way.insert(handle, (first, count, Instant::now()))),
+                    Err(_) => {
+                        ended = true;
+                        break;
+                    }
+                }
+            }
+            if ended || under_way.is_empty() {
+                break;
+            }
+            let Ok((handle, errno)) = client.answer() else { break };
+            let (first, count, sent) = under_way.remove(&handle).context("an answer to nothing")?;
+            spell.longest = spell.longest.max(sent.elapsed());
+            if errno != 0 {
+                // Refused whole: what was there before is there still. But a piece of it may have been done.
+                spell.errors += 1;
+                continue;
+            }
+            spell.answered += 1;
+            for cell in first..first + count {
+                let cell = self.cell(cell);
+                *cell = Cell { answered: cell.pending.context("a pending write")?, pending: None };
+            }
+        }
+        spell.pending = under_way.len() as u64;
+        Ok(spell)
+    }
+
+    fn cell(&mut self, cell: u64) -> &mut Cell {
+        let stripe = self.cells.get_mut(&(cell / STRIPE)).expect("a cell of its own");
+        &mut stripe[(cell % STRIPE) as usize]
+    }
+
+    /// Cells to write next: none that are under way, so that each has one possible successor.
+    fn choose(&mut self, under_way: &BTreeMap<u64, (u64, u64, Instant)>) -> Option<(u64, u64)> {
+        for _ in 0..32 {
+            let at = self.random.random_range(0..self.cells.len());
+            let stripe = *self.cells.keys().nth(at)?;
+            let (count, align) = match self.random.random_range(0..8) {
+                0 => (1, 1),
+                1 => (self.random.random_range(1..12), 1),
+                2..=5 => (8, 8),
+                6 => (self.random.random_range(1..8) * 8, 8),
+                _ => (WRITE_CELLS_MAX, 8),
+            };
+            let first = stripe * STRIPE + self.random.random_range(0..=(STRIPE - count) / align) * align;
+            let is_free = under_way.values().all(|(f, c, _)| first + count <= *f || f + c <= first);
+            let is_settled = (first..first + count).all(|cell| self.cell(cell).pending.is_none());
+            if is_free && is_settled {
+                return Some((first, count));
+            }
+        }
+        None
+    }
+}
+
+fn word(seed: u64, cell: u64, number: u32, at: usize) -> u64 {
+    let mut x = seed ^ cell.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (u64::from(number) << 24) ^ at as u64;
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+/// What write `number` puts into a cell: where it belongs and its number, then words that follow from them.
+fn content(seed: u64, cell: u64, number: u32) -> [u8; CELL] {
+    let mut bytes = [0; CELL];
+    for (at, place) in bytes.chunks_exact_mut(8).enumerate() {
+        let value = match at {
+            0 => cell,
+            1 => u64::from(number),
+            _ => word(seed, cell, number, at),
+        };
+        place.copy_from_slice(&value.to_le_bytes());
+    }
+    bytes
+}
+
+/// Which write a cell holds, 0 for none; a failure when it holds nothing that was ever written to it.
+fn number_in(seed: u64, cell: u64, bytes: &[u8]) -> Result<u32> {
+    if bytes.iter().all(|b| *b == 0) {
+        return Ok(0);
+    }
+    let at = |word: usize| u64::from_le_bytes(bytes[word * 8..word * 8 + 8].try_into().expect("8 bytes"));
+    let number = at(1) as u32;
+    if at(0) != cell || at(1) >> 32 != 0 || bytes != content(seed, cell, number) {
+        let differ = (2..WORDS).filter(|w| at(*w) != word(seed, cell, number, *w)).count();
+        bail!(
+            "cell {cell} holds what nobody wrote: it says cell {} write {}, {differ} words differ",
+            at(0),
+            at(1)
+        );
+    }
+    Ok(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cell_says_which_write_it_holds() {
+        let bytes = content(7, 1234, 9);
+        assert_eq!(number_in(7, 1234, &bytes).unwrap(), 9);
+        assert_eq!(number_in(7, 1234, &[0; CELL]).unwrap(), 0);
+        assert!(number_in(7, 1235, &bytes).is_err());
+        assert!(number_in(8, 1234, &bytes).is_err());
+        for bit in (0..CELL * 8).step_by(37) {
+            let mut rotten = bytes;
+            rotten[bit / 8] ^= 1 << (bit % 8);
+            assert!(number_in(7, 1234, &rotten).is_err(), "bit {bit}");
+        }
+    }
+}
