@@ -51,8 +51,8 @@ fn drive(ring: &mut Ring, conn: ConnId, depth: usize, for_: Duration) -> u64 {
     let (mut out, mut done) = (0, 0);
     let (mut events, end) = (Vec::new(), now() + for_);
     let mut time = Instant(0);
-    while time < end {
-        while out < depth {
+    while time < end || out > 0 {
+        while out < depth && time < end {
             ring.send(conn, &[2; HEAD], Some(payload.clone()));
             out += 1;
         }

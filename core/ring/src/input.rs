@@ -16,6 +16,8 @@ pub(crate) struct Input {
     end: usize,
     /// The last receive filled all the room there was: more is waiting.
     was_full: bool,
+    /// The last receive brought little: a small buffer will do.
+    was_little: bool,
     wanted: usize,
 }
 
@@ -23,7 +25,7 @@ impl Input {
     pub fn new(pool: &Pool, already: &[u8]) -> Input {
         let mut buf = pool.take(SMALL.max(already.len()));
         buf.get_mut()[..already.len()].copy_from_slice(already);
-        Input { buf, start: 0, end: already.len(), was_full: false, wanted: 0 }
+        Input { buf, start: 0, end: already.len(), was_full: false, was_little: false, wanted: 0 }
     }
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: these bytes lie in the buffer and were written before; the kernel writes behind `end` only.
@@ -42,19 +44,24 @@ impl Input {
     pub fn room(&mut self, pool: &Pool) -> Option<(*mut u8, u32)> {
         let left = self.end - self.start;
         let capacity = self.buf.len();
-        let size = if self.wanted > left {
-            self.wanted.next_power_of_two().max(capacity)
-        } else if left > capacity / 2 {
-            capacity
-        } else if self.was_full {
-            LARGE.max(capacity.min(LARGE))
-        } else {
-            SMALL
+        let usual = match (self.was_full, self.was_little) {
+            (true, _) => LARGE,
+            (false, true) => SMALL,
+            (false, false) => capacity.min(LARGE),
         };
-        if left >= size.max(capacity) {
+        let size = if self.wanted > left {
+            usual.max(self.wanted.next_power_of_two())
+        } else if left > capacity / 2 {
+            // nobody consumes: nothing more is taken than there is room for
+            capacity
+        } else {
+            usual
+        };
+        let size = if left > size / 2 { size.max(capacity) } else { size };
+        if left >= size {
             return None;
         }
-        if size != capacity && left <= size {
+        if size != capacity {
             let mut other = pool.take(size);
             other.get_mut()[..left].copy_from_slice(self.bytes());
             (self.buf, self.start, self.end) = (other, 0, left);
@@ -71,9 +78,15 @@ impl Input {
             (unsafe { self.buf.as_ptr().add(self.end).cast_mut() }, room as u32)
         })
     }
+    /// A long payload is received elsewhere: what comes after it is a head again, and the less of the next payload ends
+    /// up here the less is copied (L3).
+    pub fn calm(&mut self) {
+        (self.was_full, self.was_little) = (false, true);
+    }
     /// The kernel wrote `len` bytes of the room it was given.
     pub fn received(&mut self, len: usize) {
         self.was_full = len == self.buf.len() - self.end;
+        self.was_little = len <= SMALL / 2;
         self.end += len;
         if self.end - self.start >= self.wanted {
             self.wanted = 0;

@@ -326,6 +326,7 @@ impl Ring {
         let at = here.len().min(buf.len());
         buf.get_mut()[..at].copy_from_slice(&here[..at]);
         held.input.consume(at);
+        held.input.calm();
         if at == buf.len() {
             self.early.push(Event::Filled { conn, buf });
         } else {
