@@ -2,6 +2,7 @@
 //!
 //! Reading order: [`program`] (where `sarsen` is), [`dev`] (a cluster of processes that always ends with the test), [`nbd`] (a
 //! client of our own), [`checker`] (writes, and remembers what was answered), [`fio`] and [`process`] (what it cost).
+pub mod bench;
 pub mod checker;
 pub mod dev;
 pub mod fio;

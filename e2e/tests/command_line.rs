@@ -1,0 +1,162 @@
+//! The command line that scripts outside rely on.
+use sarsen_e2e::dev::Dev;
+use sarsen_e2e::process;
+use sarsen_e2e::program::{command, run, sarsen, succeed, wait_until};
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+const QUICK: Duration = Duration::from_secs(60);
+
+fn plain(args: &[&str]) -> Command {
+    let mut command = command(sarsen());
+    command.args(args).env_remove("SARSEN_API");
+    command
+}
+
+/// What it said when it refused; a failure if it did not.
+fn refused(output: &Output) -> String {
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success(), "not refused: {}{said}", String::from_utf8_lossy(&output.stdout));
+    assert!(output.stdout.is_empty(), "errors go to stderr only");
+    assert!(!said.contains("panicked"), "{said}");
+    said
+}
+
+#[test]
+fn dev_says_where_everything_is_in_one_line() {
+    let dev = Dev::start(&["--nodes", "1", "--volume", "a:64MiB", "--volume", "b:1GiB"]).unwrap();
+    let show = dev.show().unwrap();
+    assert_eq!(show.nodes.len(), 1);
+    assert!(show.nodes[0].pid.is_some_and(process::is_alive));
+    assert!(show.api.iter().all(|url| url.starts_with("http://127.0.0.1:")));
+    let volumes: Vec<(&str, u64)> = show.volumes.iter().map(|v| (v.name.as_str(), v.size)).collect();
+    assert_eq!(volumes, [("a", 64 << 20), ("b", 1 << 30)]);
+    for volume in &show.volumes {
+        assert_eq!(volume.nbd, format!("nbd+unix:///?socket={}", dev.socket(&volume.name).display()));
+        let size = succeed(command("nbdinfo").args(["--size", &volume.nbd]), QUICK).unwrap();
+        assert_eq!(size.trim(), volume.size.to_string());
+    }
+}
+
+#[test]
+fn the_nouns_answer_in_tables_and_in_json() {
+    let dev = Dev::start(&["--volume", "v:64MiB"]).unwrap();
+    for args in [
+        &["status"][..],
+        &["node", "list"],
+        &["drive", "list"],
+        &["group", "list"],
+        &["volume", "list"],
+        &["pool", "list"],
+        &["policy", "list"],
+        &["attachment", "list"],
+        &["event", "list"],
+        &["volume", "show", "v"],
+    ] {
+        let text = dev.sarsen(args, None).unwrap();
+        assert!(!text.trim().is_empty(), "{args:?}");
+        let json = dev.json(args).unwrap();
+        assert!(json.is_array() || json.is_object(), "{args:?}: {json}");
+    }
+    assert_eq!(dev.json(&["node", "list"]).unwrap().as_array().unwrap().len(), 3);
+    assert_eq!(dev.json(&["drive", "list"]).unwrap().as_array().unwrap().len(), 3);
+    dev.wait_ok().unwrap();
+    let status = dev.json(&["status"]).unwrap();
+    assert_eq!(status["reasons"].as_array().unwrap().len(), 0, "{status}");
+
+    dev.sarsen(&["volume", "create", "w", "--size", "1GiB"], None).unwrap();
+    dev.sarsen(&["volume", "grow", "w", "--size", "2GiB"], None).unwrap();
+    assert_eq!(dev.json(&["volume", "show", "w"]).unwrap()["size"], 2u64 << 30);
+    let shrunk = dev.try_sarsen(&["volume", "grow", "w", "--size", "1GiB"]).unwrap();
+    refused(&shrunk);
+    dev.sarsen(&["volume", "delete", "w"], None).unwrap();
+    refused(&dev.try_sarsen(&["volume", "show", "w"]).unwrap());
+    refused(&dev.try_sarsen(&["volume", "create", "x", "--size", "10 parsecs"]).unwrap());
+}
+
+#[test]
+fn a_dead_node_is_skipped_by_the_command_line() {
+    let dev = Dev::start(&["--volume", "v:64MiB"]).unwrap();
+    let api = dev.at_start().api.clone();
+    let with = format!("http://127.0.0.1:1,{}", api[1]);
+    succeed(plain(&["status"]).env("SARSEN_API", with), QUICK).unwrap();
+    let none = run(plain(&["status"]).env("SARSEN_API", "http://127.0.0.1:1"), QUICK).unwrap();
+    assert!(refused(&none).contains("127.0.0.1:1"), "it says whom it asked");
+}
+
+#[test]
+fn the_same_directory_resumes_and_other_flags_are_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut dev = Dev::start_in(dir.path(), &["--nodes", "1", "--volume", "v:64MiB"]).unwrap();
+    let url = dev.url("v");
+    let io = |what: &str| succeed(command("qemu-io").args(["-f", "raw", "-c", what, &url]), QUICK).unwrap();
+    io("write -P 9 4096 65536");
+    let twice = run(plain(&["dev", "--dir"]).arg(dir.path()), QUICK).unwrap();
+    assert!(refused(&twice).contains("already"));
+    dev.stop().unwrap();
+    let other = run(plain(&["dev", "--nodes", "3", "--dir"]).arg(dir.path()), QUICK).unwrap();
+    assert!(refused(&other).contains("--nodes"));
+    let mut again = Dev::start_in(dir.path(), &[]).unwrap();
+    assert!(io("read -P 9 4096 65536").contains("read 65536/65536"));
+    again.stop().unwrap();
+}
+
+#[test]
+fn nothing_outlives_dev() {
+    let mut dev = Dev::start(&["--volume", "v:64MiB"]).unwrap();
+    let pids = dev.pids();
+    assert!(pids.len() >= 5, "dev, three nodes, an export: {pids:?}");
+    dev.stop().unwrap();
+    assert!(!pids.iter().any(|p| process::is_alive(*p)), "SIGTERM ends all of it");
+    dev.resume().unwrap();
+    let pids = dev.pids();
+    process::kill(dev.pid());
+    wait_until("the death of dev ends all of it", Duration::from_secs(10), || {
+        Ok(!pids.iter().any(|p| process::is_alive(*p)))
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_killed_node_stays_dead_until_it_is_started() {
+    let dev = Dev::start(&["--volume", "v:64MiB"]).unwrap();
+    dev.kill_node(2).unwrap();
+    refused(&dev.try_sarsen(&["dev", "stop-node", "2", "--dir", &dev.dir().display().to_string()]).unwrap());
+    std::thread::sleep(Duration::from_secs(1));
+    let state = |id: u32| dev.show().unwrap().nodes.into_iter().find(|n| n.id == id).unwrap().pid;
+    assert_eq!(state(2), None);
+    dev.start_node(2).unwrap();
+    assert!(state(2).is_some_and(process::is_alive));
+    dev.stop_node(3).unwrap();
+    assert_eq!(state(3), None);
+    dev.start_node(3).unwrap();
+    dev.wait_ok().unwrap();
+}
+
+#[test]
+fn a_second_export_is_refused_and_names_the_first() {
+    let dev = Dev::start(&["--nodes", "1", "--volume", "v:64MiB"]).unwrap();
+    let socket = dev.dir().join("second.sock").display().to_string();
+    let said = refused(&dev.try_sarsen(&["export", "nbd", "v", "--socket", &socket]).unwrap());
+    assert!(said.contains("v.nbd.sock") || said.contains("attach"), "it names the first: {said}");
+    let url = dev.url("v");
+    succeed(command("qemu-io").args(["-f", "raw", "-c", "write 0 4096", &url]), QUICK).unwrap();
+}
+
+#[test]
+fn shells_complete() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = succeed(&mut plain(&["completion", shell]), QUICK).unwrap();
+        assert!(script.contains("volume"), "{shell}");
+    }
+}
+
+#[test]
+fn keys_are_made_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = dir.path().join("key");
+    let make = |file: &Path| run(plain(&["key", "create"]).arg(file), QUICK).unwrap();
+    assert!(make(&key).status.success());
+    assert!(refused(&make(&key)).contains("hint"));
+}

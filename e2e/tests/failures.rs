@@ -1,0 +1,156 @@
+//! Nodes die, one after the other or all at once, under writers whose every answer is remembered.
+use sarsen_e2e::checker::Checker;
+use sarsen_e2e::dev::Dev;
+use sarsen_e2e::fio;
+use sarsen_e2e::program::is_long;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+/// What a write may wait for one dead node, and what one may wait on a machine whose two cores also run the test.
+const STALL_MAX: Duration = Duration::from_secs(if cfg!(debug_assertions) { 10 } else { 6 });
+
+/// Kills each node in turn, starts it again, waits for its recovery.
+fn kill_each_node(dev: &Dev) {
+    for node in dev.show().unwrap().nodes {
+        thread::sleep(Duration::from_secs(2));
+        dev.kill_node(node.id).unwrap();
+        // Longer than GRACE, so that the others have gone on without it.
+        thread::sleep(Duration::from_secs(4));
+        let (health, reasons) = dev.health().unwrap();
+        assert_eq!(health, "degraded", "{reasons}");
+        assert!(!reasons.as_array().unwrap().is_empty(), "degraded without a reason");
+        dev.start_node(node.id).unwrap();
+        let took = dev.wait_ok().unwrap();
+        println!("node {} recovered in {:.1} s", node.id, took.as_secs_f32());
+    }
+}
+
+#[test]
+fn no_write_fails_while_each_node_in_turn_is_killed_and_recovers() {
+    let dev = Dev::start(&["--volume", "fio:512MiB", "--volume", "checked:64MiB"]).unwrap();
+    dev.wait_ok().unwrap();
+    let stop = AtomicBool::new(false);
+    let mut checker = Checker::new(&dev.socket("checked"), "checked", 64 << 20, 4, 4, 1);
+    let url = dev.url("fio");
+    thread::scope(|scope| {
+        let checked = scope.spawn(|| checker.write(&stop));
+        let fio = scope.spawn(|| {
+            let mut loops = 0;
+            let mut longest = Duration::ZERO;
+            let mut ios = 0;
+            while !stop.load(Ordering::Relaxed) || loops == 0 {
+                let args = [
+                    "--ioengine=nbd",
+                    &format!("--uri={url}"),
+                    "--rw=randwrite",
+                    "--bs=4k",
+                    "--size=512m",
+                    "--io_size=64m",
+                    "--iodepth=16",
+                    "--verify=crc32c",
+                    "--verify_fatal=1",
+                    "--do_verify=1",
+                    "--verify_state_save=0",
+                    &format!("--randseed={}", loops + 1),
+                ];
+                let args: Vec<String> = args.iter().map(|a| (*a).to_owned()).collect();
+                let measured = fio::run(&args, Duration::from_secs(600)).expect("fio sees no error");
+                longest = longest.max(measured.longest);
+                ios += measured.ios;
+                loops += 1;
+            }
+            (ios, longest)
+        });
+        kill_each_node(&dev);
+        stop.store(true, Ordering::Relaxed);
+        let (ios, longest) = fio.join().expect("fio ran to its end");
+        let spell = checked.join().unwrap().unwrap();
+        println!("fio: {ios} I/Os, longest stall {:.2} s", longest.as_secs_f32());
+        println!("checker: {} writes, longest stall {:.2} s", spell.answered, spell.longest.as_secs_f32());
+        assert_eq!(spell.errors, 0);
+        assert!(spell.answered > 100);
+        assert!(longest.max(spell.longest) < STALL_MAX, "a write waited longer than {STALL_MAX:?}");
+    });
+    checker.verify().unwrap();
+}
+
+#[test]
+fn every_answered_write_is_there_after_everything_was_killed() {
+    let rounds = if is_long() { 50 } else { 10 };
+    let mut dev = Dev::start(&["--volume", "v:64MiB"]).unwrap();
+    let mut checker = Checker::new(&dev.socket("v"), "v", 64 << 20, 4, 8, 2);
+    let mut answered = 0;
+    for round in 1..=rounds {
+        let stop = AtomicBool::new(false);
+        let spell = thread::scope(|scope| {
+            let writing = scope.spawn(|| checker.write(&stop));
+            // Not always at the same place of a checkpoint or a heartbeat.
+            thread::sleep(Duration::from_millis(700 + 173 * (round % 7)));
+            dev.kill_everything();
+            writing.join().unwrap().unwrap()
+        });
+        let took = dev.resume().unwrap();
+        answered += spell.answered;
+        println!(
+            "round {round}: {} answered, {} under way, serves again after {:.1} s",
+            spell.answered,
+            spell.pending,
+            took.as_secs_f32()
+        );
+        assert_eq!(spell.errors, 0);
+        checker.verify().unwrap();
+    }
+    assert!(answered > rounds * 10, "only {answered} writes in {rounds} rounds");
+}
+
+#[test]
+fn a_planned_stop_is_hardly_felt() {
+    let dev = Dev::start(&["--volume", "v:64MiB"]).unwrap();
+    dev.wait_ok().unwrap();
+    let stop = AtomicBool::new(false);
+    let mut checker = Checker::new(&dev.socket("v"), "v", 64 << 20, 2, 4, 3);
+    let spell = thread::scope(|scope| {
+        let writing = scope.spawn(|| checker.write(&stop));
+        for node in dev.show().unwrap().nodes {
+            thread::sleep(Duration::from_secs(1));
+            dev.stop_node(node.id).unwrap();
+            thread::sleep(Duration::from_secs(1));
+            dev.start_node(node.id).unwrap();
+            dev.wait_ok().unwrap();
+        }
+        stop.store(true, Ordering::Relaxed);
+        writing.join().unwrap().unwrap()
+    });
+    println!("{} writes, longest stall {:.3} s", spell.answered, spell.longest.as_secs_f32());
+    assert_eq!(spell.errors, 0);
+    // The rule is 200 ms in the simulator's clock; here two cores also start processes.
+    assert!(spell.longest < Duration::from_millis(1500), "a planned stop was felt for {:?}", spell.longest);
+    checker.verify().unwrap();
+}
+
+#[test]
+fn io_waits_while_every_node_is_dead_and_then_goes_on() {
+    let dev = Dev::start(&["--volume", "v:64MiB"]).unwrap();
+    let stop = AtomicBool::new(false);
+    let mut checker = Checker::new(&dev.socket("v"), "v", 64 << 20, 2, 2, 4);
+    let spell = thread::scope(|scope| {
+        let writing = scope.spawn(|| checker.write(&stop));
+        thread::sleep(Duration::from_secs(1));
+        let nodes = dev.show().unwrap().nodes;
+        for node in &nodes {
+            dev.kill_node(node.id).unwrap();
+        }
+        thread::sleep(Duration::from_secs(2));
+        for node in &nodes {
+            dev.start_node(node.id).unwrap();
+        }
+        dev.wait_ok().unwrap();
+        thread::sleep(Duration::from_secs(1));
+        stop.store(true, Ordering::Relaxed);
+        writing.join().unwrap().unwrap()
+    });
+    assert_eq!((spell.errors, spell.pending), (0, 0));
+    assert!(spell.longest > Duration::from_secs(2), "nothing waited: {:?}", spell.longest);
+    checker.verify().unwrap();
+}
