@@ -410,7 +410,14 @@ impl Ring {
     /// the last of it was gathered (R3).
     pub fn turn(&mut self, deadline: Option<Instant>, events: &mut Vec<Event>) -> Instant {
         self.turns += 1;
-        events.append(&mut self.early);
+        let early = std::mem::take(&mut self.early);
+        // what became of a connection since, its owner knows
+        events.extend(early.into_iter().filter(|event| match event {
+            Event::Readable(conn) | Event::Filled { conn, .. } => {
+                self.held(*conn).is_some_and(|held| !held.ends_when_sent)
+            }
+            _ => true,
+        }));
         self.submit_sends();
         self.submit_receives();
         self.arm_accepts_and_wake();
@@ -574,8 +581,11 @@ impl Ring {
 
     fn fail(&mut self, index: usize, why: io::Error, events: &mut Vec<Event>) {
         let conn = ConnId::new(index as u32, self.slots[index].0);
-        if self.slot(index).stage != Stage::Closing {
-            events.push(Event::Closed { conn, why });
+        let held = self.slot(index);
+        if held.stage != Stage::Closing {
+            if !held.ends_when_sent {
+                events.push(Event::Closed { conn, why });
+            }
             self.begin_close(index);
         } else {
             self.end_if_quiet(index);
@@ -589,6 +599,10 @@ impl Ring {
         held.has_more = done.flags & NONEMPTY != 0;
         if held.stage == Stage::Closing {
             return self.end_if_quiet(index);
+        }
+        if held.ends_when_sent {
+            // nobody looks at it any more; whether the other end still reads, the sends will tell
+            return;
         }
         if done.result <= 0 {
             if done.result == -libc::EINTR || done.result == -libc::EAGAIN {
@@ -659,7 +673,9 @@ impl Ring {
             return self.fail(index, io::Error::from_raw_os_error(-result), events);
         }
         held.stage = Stage::Open;
-        events.push(Event::Connected(conn));
+        if !held.ends_when_sent {
+            events.push(Event::Connected(conn));
+        }
         self.want_receive(index);
         if self.slot(index).output.queued() > 0 {
             self.want_send(index);
