@@ -128,10 +128,10 @@ fn walk(seed: u64) -> (usize, usize) {
 #[test]
 fn streams_stay_in_order_through_closes_fills_and_hand_overs() {
     let (mut total, mut closed) = (0, 0);
-    for seed in 0..40 {
+    for seed in 0..20 {
         let (bytes, ends) = walk(seed);
         total += bytes;
         closed += ends;
     }
-    assert!(total > 20 << 20 && closed > 200, "the walks went nowhere: {total} bytes, {closed} closed");
+    assert!(total > 10 << 20 && closed > 100, "the walks went nowhere: {total} bytes, {closed} closed");
 }
