@@ -2,6 +2,7 @@
 use std::io;
 
 const CAP_IPC_LOCK: u32 = 14;
+const PR_SET_IO_FLUSHER: i32 = 57;
 
 /// Keeps the process's memory from being paged out, where its limits allow all of it. `Err` is one line for the log:
 /// nothing depends on it but how the machine behaves when it is out of memory.
@@ -27,7 +28,7 @@ pub fn lock_memory() -> Result<(), String> {
 /// Marks the calling thread as one that carries out I/O for others, so that its allocations do not wait for I/O.
 pub fn mark_io_thread() -> Result<(), String> {
     // SAFETY: no pointers.
-    match unsafe { libc::prctl(libc::PR_SET_IO_FLUSHER, 1, 0, 0, 0) } {
+    match unsafe { libc::prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) } {
         0 => Ok(()),
         _ => Err(format!(
             "the thread is not marked as an I/O flusher: {} (give CAP_SYS_RESOURCE)",
@@ -40,7 +41,9 @@ pub fn mark_io_thread() -> Result<(), String> {
 fn has_capability(number: u32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).is_some_and(|set| set >> number & 1 == 1)
+    effective
+        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+        .is_some_and(|set| set >> number & 1 == 1)
 }
 
 #[cfg(test)]
