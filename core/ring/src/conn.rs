@@ -37,6 +37,8 @@ pub(crate) struct Conn {
     pub is_to_send: bool,
     pub is_to_receive: bool,
     pub ends_when_sent: bool,
+    /// Payloads are copied into the socket: the other end is near, or the kernel copies anyway.
+    pub copies: bool,
     /// The socket had more when it was last read.
     pub has_more: bool,
 }
@@ -57,6 +59,7 @@ impl Conn {
             is_to_send: false,
             is_to_receive: false,
             ends_when_sent: false,
+            copies: true,
             has_more: true,
         }
     }

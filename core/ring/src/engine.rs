@@ -1,6 +1,7 @@
 //! The submission and completion queues, and which completion is whose.
 use crate::disk::DiskQueue;
 use crate::error::RingError;
+use crate::pinned::ZeroCopy;
 use io_uring::types::{CancelBuilder, SubmitArgs, Timespec};
 use io_uring::{IoUring, squeue};
 use sarsen_types::Duration;
@@ -19,11 +20,18 @@ pub struct RingConfig {
     /// A connection's batch ends with the frame that reaches this many bytes, so that an urgent frame never waits
     /// behind much more (R43).
     pub send_batch_bytes: usize,
+    /// When payloads are sent without being copied (L4).
+    pub zero_copy: ZeroCopy,
 }
 
 impl Default for RingConfig {
     fn default() -> RingConfig {
-        RingConfig { entries: 256, defer_taskrun: true, send_batch_bytes: 1 << 20 }
+        RingConfig {
+            entries: 256,
+            defer_taskrun: true,
+            send_batch_bytes: 1 << 20,
+            zero_copy: ZeroCopy::Remote(64 << 10),
+        }
     }
 }
 
@@ -41,6 +49,7 @@ pub(crate) enum Kind {
     Wake = 5,
     Disk = 6,
     Cancel = 7,
+    PinnedSend = 8,
 }
 
 /// `kind << 56 | group << 32 | index`: `group` is a disk's number or a slot's age.
@@ -57,6 +66,7 @@ pub(crate) fn untag(data: u64) -> (Kind, u32, u32) {
         4 => Kind::Accept,
         5 => Kind::Wake,
         6 => Kind::Disk,
+        8 => Kind::PinnedSend,
         _ => Kind::Cancel,
     };
     (kind, (data >> 32 & 0x00ff_ffff) as u32, data as u32)

@@ -21,6 +21,7 @@ mod input;
 mod memory;
 mod net;
 mod output;
+mod pinned;
 mod ring;
 mod waker;
 
@@ -30,5 +31,6 @@ pub use engine::RingConfig;
 pub use error::RingError;
 pub use file::{DriveFile, FileError};
 pub use memory::{lock_memory, mark_io_thread};
+pub use pinned::ZeroCopy;
 pub use ring::{ConnId, Event, ListenerId, Ring};
 pub use waker::Waker;

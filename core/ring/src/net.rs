@@ -153,3 +153,13 @@ pub(crate) fn listen_unix(path: &Path) -> Result<OwnedFd, RingError> {
         bound => bound.map_err(error),
     }
 }
+
+/// Whether the other end of a connected socket is another machine.
+pub(crate) fn is_remote(fd: &OwnedFd) -> bool {
+    let Ok(fd) = fd.try_clone() else { return false };
+    let socket = std::net::TcpStream::from(fd);
+    match (socket.local_addr(), socket.peer_addr()) {
+        (Ok(here), Ok(there)) => here.ip() != there.ip() && !there.ip().is_loopback(),
+        _ => false,
+    }
+}

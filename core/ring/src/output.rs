@@ -1,4 +1,5 @@
 //! What is to be sent on a connection: frames in order, urgent ones first, one batch in flight (L4).
+use crate::pinned::Pinned;
 use sarsen_buffer::Buf;
 use std::collections::VecDeque;
 
@@ -147,6 +148,28 @@ impl Output {
         self.message.msg_iov = self.iovecs.as_mut_ptr();
         self.message.msg_iovlen = self.iovecs.len() as _;
         Some(&self.message)
+    }
+
+    /// Bytes of payload in the batch that is not sent yet.
+    pub fn payload_bytes(&self) -> usize {
+        let of = |piece: &Piece| if let Piece::Payload(buf) = piece { buf.len() } else { 0 };
+        self.pieces.iter().map(of).sum()
+    }
+
+    /// Makes the message just given independent of this: its memory is held by `pinned` from here on.
+    pub fn pin(&mut self, pinned: &mut Pinned) {
+        pinned.heads.extend_from_slice(&self.copied[self.copied_sent..]);
+        let mut at = 0;
+        for (piece, iovec) in self.pieces.iter().zip(&mut self.iovecs) {
+            match piece {
+                Piece::Copied(_) => {
+                    // SAFETY: the copied pieces' lengths add up to what was just appended.
+                    iovec.iov_base = unsafe { pinned.heads.as_ptr().add(at) }.cast_mut().cast();
+                    at += iovec.iov_len;
+                }
+                Piece::Payload(buf) => pinned.payloads.push(buf.clone()),
+            }
+        }
     }
 
     /// The kernel took `len` bytes of the message.

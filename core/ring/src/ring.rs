@@ -6,6 +6,7 @@ use crate::engine::{Done, Engine, Kind, RingConfig, tag, untag};
 use crate::error::RingError;
 use crate::file::DriveFile;
 use crate::net::{self, Name};
+use crate::pinned::{PinnedSends, ZeroCopy};
 use crate::waker::Waker;
 use io_uring::{opcode, types};
 use sarsen_buffer::{Buf, Pool};
@@ -98,6 +99,7 @@ pub struct Ring {
     to_send: Vec<u32>,
     to_receive: Vec<u32>,
     listeners: Vec<Listener>,
+    pinned: PinnedSends,
     waker: Waker,
     wake_buf: Box<[u8; 8]>,
     is_wake_armed: bool,
@@ -117,6 +119,10 @@ const SKIPPED_MAX: u32 = 4;
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// IORING_RECVSEND_POLL_FIRST: nothing is expected to be there yet.
 const POLL_FIRST: u16 = 1;
+/// IORING_SEND_ZC_REPORT_USAGE: say whether it was copied after all.
+const REPORT_USAGE: u16 = 1 << 3;
+/// IORING_NOTIF_USAGE_ZC_COPIED.
+const COPIED: u32 = 1 << 31;
 /// IORING_CQE_F_SOCK_NONEMPTY: the socket has more.
 const NONEMPTY: u32 = 1 << 2;
 
@@ -133,6 +139,7 @@ impl Ring {
             to_send: Vec::new(),
             to_receive: Vec::new(),
             listeners: Vec::new(),
+            pinned: PinnedSends::default(),
             waker: Waker::new().map_err(RingError::SetUp)?,
             wake_buf: Box::new([0; 8]),
             is_wake_armed: false,
@@ -205,7 +212,9 @@ impl Ring {
     /// Takes over a connected socket. Of `already`, which was read from it before, it is `Readable` in the next turn.
     pub fn adopt(&mut self, fd: OwnedFd, already: &[u8]) -> ConnId {
         net::tune_tcp(fd.as_raw_fd());
-        let conn = Conn::new(fd, Stage::Open, &self.pool, already, self.config.send_batch_bytes);
+        let copies = self.copies_to(&fd);
+        let mut conn = Conn::new(fd, Stage::Open, &self.pool, already, self.config.send_batch_bytes);
+        conn.copies = copies;
         let id = self.add(conn);
         self.want_receive(id.index());
         if !already.is_empty() {
@@ -230,6 +239,13 @@ impl Ring {
         Some((fd, rest))
     }
 
+    fn copies_to(&self, fd: &OwnedFd) -> bool {
+        match self.config.zero_copy {
+            ZeroCopy::Never => true,
+            ZeroCopy::Remote(_) => !net::is_remote(fd),
+            ZeroCopy::Always(_) => false,
+        }
+    }
     fn add(&mut self, conn: Conn) -> ConnId {
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push((0, Slot::Free));
@@ -483,9 +499,24 @@ impl Ring {
             let Some(message) = held.output.message() else { continue };
             held.in_send = true;
             let flags = (libc::MSG_NOSIGNAL | libc::MSG_WAITALL) as u32;
-            let entry = opcode::SendMsg::new(fd, message).flags(flags).build();
-            // SAFETY: the message and all it names lie in the boxed connection, which lives until the send completed.
-            unsafe { self.engine.borrow_mut().push(&entry.user_data(tag(Kind::Send, age, index as u32))) };
+            let payload = if held.copies { 0 } else { held.output.payload_bytes() };
+            let is_pinned = match self.config.zero_copy {
+                ZeroCopy::Never => false,
+                ZeroCopy::Remote(least) | ZeroCopy::Always(least) => payload >= least.max(1),
+            };
+            let entry = if is_pinned {
+                let Slot::Used(held) = &mut self.slots[index].1 else { unreachable!("looked at above") };
+                let (number, pinned) = self.pinned.take(ConnId::new(index as u32, age));
+                held.output.pin(pinned);
+                let entry = opcode::SendMsgZc::new(fd, message).flags(flags).ioprio(REPORT_USAGE).build();
+                entry.user_data(tag(Kind::PinnedSend, 0, number))
+            } else {
+                let entry = opcode::SendMsg::new(fd, message).flags(flags).build();
+                entry.user_data(tag(Kind::Send, age, index as u32))
+            };
+            // SAFETY: the message and all it names lie in the boxed connection, which lives until the send completed, or
+            // are held by the pinned sends until the kernel said that it reads them no more.
+            unsafe { self.engine.borrow_mut().push(&entry) };
         }
         self.to_send.clear();
     }
@@ -553,6 +584,7 @@ impl Ring {
         match kind {
             Kind::Receive => self.on_received(index, done, events),
             Kind::Send => self.on_sent(index, done.result, events),
+            Kind::PinnedSend => self.on_pinned(index as u32, done, events),
             Kind::Connect => self.on_connected(index, done.result, events),
             Kind::Accept => {
                 let is_closed = self.listeners[index].is_closed;
@@ -662,6 +694,34 @@ impl Ring {
         }
     }
 
+    /// A send without copying completes twice: when it was sent, and when its memory is read no more.
+    fn on_pinned(&mut self, number: u32, done: Done, events: &mut Vec<Event>) {
+        if io_uring::cqueue::notif(done.flags) {
+            let conn = self.pinned.release(number);
+            if done.result as u32 & COPIED != 0
+                && matches!(self.config.zero_copy, ZeroCopy::Remote(_))
+                && let Some(index) = self.find(conn)
+            {
+                self.slot(index).copies = true;
+            }
+            return;
+        }
+        let index = self.pinned.conn(number).index();
+        if !io_uring::cqueue::more(done.flags) {
+            self.pinned.release(number);
+        }
+        if matches!(-done.result, libc::EOPNOTSUPP | libc::EINVAL | libc::ENOMEM | libc::ENOBUFS) {
+            // not here, or not now: the same bytes go the other way
+            let held = self.slot(index);
+            (held.copies, held.in_send) = (true, false);
+            if held.stage == Stage::Closing {
+                return self.end_if_quiet(index);
+            }
+            return self.want_send(index);
+        }
+        self.on_sent(index, done.result, events);
+    }
+
     fn on_connected(&mut self, index: usize, result: i32, events: &mut Vec<Event>) {
         let conn = ConnId::new(index as u32, self.slots[index].0);
         let held = self.slot(index);
@@ -673,6 +733,10 @@ impl Ring {
             return self.fail(index, io::Error::from_raw_os_error(-result), events);
         }
         held.stage = Stage::Open;
+        let Slot::Used(held) = &self.slots[index].1 else { unreachable!("looked at above") };
+        let copies = self.copies_to(&held.fd);
+        let held = self.slot(index);
+        held.copies = copies;
         if !held.ends_when_sent {
             events.push(Event::Connected(conn));
         }
@@ -688,6 +752,7 @@ impl Drop for Ring {
         if !self.engine.borrow_mut().drain() {
             // Memory the kernel may still write to is never freed: lost once, at the end of a thread whose device hangs.
             std::mem::forget(std::mem::take(&mut self.slots));
+            std::mem::forget(std::mem::take(&mut self.pinned));
             std::mem::forget(std::mem::replace(&mut self.wake_buf, Box::new([0; 8])));
             std::mem::forget(self.engine.borrow().disks.clone());
         }

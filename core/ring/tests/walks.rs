@@ -1,6 +1,6 @@
 //! Random walks over everything a ring offers: bytes arrive in order, whatever is closed, filled or handed over meanwhile.
 use sarsen_buffer::Pool;
-use sarsen_ring::{ConnId, Event, Ring, RingConfig, now};
+use sarsen_ring::{ConnId, Event, Ring, RingConfig, ZeroCopy, now};
 use sarsen_types::Duration;
 use std::collections::BTreeMap;
 
@@ -39,6 +39,7 @@ fn walk(seed: u64) -> (usize, usize) {
         entries: [8, 64][dice.below(2)],
         defer_taskrun: dice.below(4) > 0,
         send_batch_bytes: [5000, 1 << 20][dice.below(2)],
+        zero_copy: [ZeroCopy::Always(1), ZeroCopy::Always(50_000), ZeroCopy::Remote(1)][dice.below(3)],
     };
     let mut ring = Ring::new(config, &pool).unwrap();
     let (_, address) = ring.listen_tcp("127.0.0.1:0".parse().unwrap()).unwrap();
