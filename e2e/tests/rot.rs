@@ -1,0 +1,169 @@
+//! Rot: bits flip in every part of a drive, under a stopped and under a running node. Noticed, never served, repaired.
+use rand::rngs::SmallRng;
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
+use sarsen_e2e::checker::Checker;
+use sarsen_e2e::dev::Dev;
+use sarsen_e2e::program::{command, sarsen, succeed};
+use serde_json::Value;
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+const BLOCK: u64 = 4096;
+
+/// Where the parts of a drive are, as `sarsen drive inspect` says.
+struct Layout(Value);
+
+impl Layout {
+    fn of(drive: &Path) -> Layout {
+        let mut inspect = command(sarsen());
+        inspect.args(["drive", "inspect", "--json"]).arg(drive);
+        let text = succeed(&mut inspect, Duration::from_secs(60)).unwrap();
+        Layout(serde_json::from_str(&text).unwrap())
+    }
+    fn offsets(&self, list: &Value) -> Vec<u64> {
+        list.as_array().expect("a list of offsets").iter().map(|o| o.as_u64().expect("an offset")).collect()
+    }
+    fn superblocks(&self) -> Vec<u64> {
+        self.offsets(&self.0["superblocks"])
+    }
+    fn roots(&self) -> Vec<u64> {
+        self.offsets(&self.0["slices"][0]["roots"])
+    }
+    fn map_pages(&self) -> Vec<u64> {
+        self.offsets(&self.0["slices"][0]["map_pages"])
+    }
+    fn part(&self, name: &str) -> std::ops::Range<u64> {
+        let part = &self.0["slices"][0][name];
+        let offset = part["offset"].as_u64().expect("an offset");
+        offset..offset + part["len"].as_u64().expect("a length")
+    }
+}
+
+/// Flips one bit in each of the blocks at `offsets` that hold anything.
+fn flip(drive: &Path, offsets: &[u64], random: &mut SmallRng) -> usize {
+    let file = OpenOptions::new().read(true).write(true).open(drive).unwrap();
+    let mut flipped = 0;
+    for offset in offsets {
+        let mut block = [0; BLOCK as usize];
+        file.read_exact_at(&mut block, *offset).unwrap();
+        if block.iter().all(|b| *b == 0) {
+            continue;
+        }
+        let bit = random.random_range(0..BLOCK * 8);
+        block[(bit / 8) as usize] ^= 1 << (bit % 8);
+        file.write_all_at(&block, *offset).unwrap();
+        flipped += 1;
+    }
+    file.sync_all().unwrap();
+    flipped
+}
+
+/// Some of the blocks of a part that hold data.
+fn some_of(drive: &Path, part: std::ops::Range<u64>, most: usize, random: &mut SmallRng) -> Vec<u64> {
+    let file = OpenOptions::new().read(true).open(drive).unwrap();
+    let mut held: Vec<u64> = part
+        .step_by(BLOCK as usize)
+        .filter(|offset| {
+            let mut word = [0; 64];
+            file.read_exact_at(&mut word, *offset).is_ok() && word.iter().any(|b| *b != 0)
+        })
+        .collect();
+    held.shuffle(random);
+    held.truncate(most);
+    held
+}
+
+/// A cluster with a written, checkpointed volume, and what was written.
+fn written() -> (Dev, Checker) {
+    let dev = Dev::start(&["--drive-size", "2GiB", "--volume", "v:64MiB"]).unwrap();
+    dev.wait_ok().unwrap();
+    let mut checker = Checker::new(&dev.socket("v"), "v", 64 << 20, 4, 8, 8);
+    write_for(&mut checker, Duration::from_secs(4));
+    (dev, checker)
+}
+
+fn write_for(checker: &mut Checker, time: Duration) {
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let writing = scope.spawn(|| checker.write(&stop));
+        thread::sleep(time);
+        stop.store(true, Ordering::Relaxed);
+        let spell = writing.join().unwrap().unwrap();
+        assert_eq!((spell.errors, spell.pending), (0, 0));
+    });
+}
+
+/// Rot in node 2's drive while it is stopped; then everything must be as it was, whichever node is asked.
+fn rot_while_stopped(what: &str, choose: impl FnOnce(&Path, &Layout, &mut SmallRng) -> Vec<u64>) {
+    let mut random = SmallRng::seed_from_u64(11);
+    let (dev, mut checker) = written();
+    dev.stop_node(2).unwrap();
+    let drive = dev.drive(2);
+    let offsets = choose(&drive, &Layout::of(&drive), &mut random);
+    let flipped = flip(&drive, &offsets, &mut random);
+    assert!(flipped > 0, "nothing to flip in {what}");
+    // It may be refused as a whole, or come back and be repaired; never may it serve what it has not.
+    let came = dev.start_node(2);
+    println!(
+        "{what}: {flipped} bits flipped; node 2 {}",
+        if came.is_ok() { "came back" } else { "was refused" }
+    );
+    checker.verify().unwrap();
+    write_for(&mut checker, Duration::from_secs(2));
+    dev.wait_ok().unwrap();
+    // Now the others step aside: what node 2 holds must carry each group once it leads.
+    for other in [1, 3] {
+        dev.stop_node(other).unwrap();
+        checker.verify().unwrap();
+        dev.start_node(other).unwrap();
+        dev.wait_ok().unwrap();
+    }
+}
+
+#[test]
+fn rotten_data_under_a_stopped_node_is_repaired() {
+    rot_while_stopped("data", |drive, layout, random| some_of(drive, layout.part("data"), 400, random));
+}
+
+#[test]
+fn rotten_map_pages_under_a_stopped_node_are_repaired() {
+    rot_while_stopped("map pages", |_, layout, _| layout.map_pages());
+}
+
+#[test]
+fn a_rotten_superblock_is_survived() {
+    rot_while_stopped("a superblock", |_, layout, _| vec![layout.superblocks()[0]]);
+}
+
+#[test]
+fn a_rotten_root_is_survived() {
+    rot_while_stopped("a root", |_, layout, _| vec![layout.roots()[0]]);
+}
+
+#[test]
+fn a_rotten_journal_is_noticed() {
+    rot_while_stopped("the journal", |drive, layout, random| some_of(drive, layout.part("ring"), 40, random));
+}
+
+#[test]
+fn rot_under_running_nodes_is_never_served() {
+    let mut random = SmallRng::seed_from_u64(12);
+    let (dev, mut checker) = written();
+    // A different third of the chunks on each drive: of every block one copy at least is whole.
+    let layouts: Vec<_> = (1..=3).map(|node| (dev.drive(node), Layout::of(&dev.drive(node)))).collect();
+    for (drive, layout) in &layouts {
+        let offsets = some_of(drive, layout.part("data"), 150, &mut random);
+        flip(drive, &offsets, &mut random);
+        checker.verify().unwrap();
+    }
+    write_for(&mut checker, Duration::from_secs(2));
+    checker.verify().unwrap();
+    dev.wait_ok().unwrap();
+    let events = dev.json(&["event", "list"]).unwrap().to_string();
+    assert!(events.contains("repair") || events.contains("corrupt"), "an operator can read of it: {events}");
+}
