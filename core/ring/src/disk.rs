@@ -50,6 +50,10 @@ pub(crate) struct DiskQueue {
 }
 
 impl DiskQueue {
+    fn new(number: u32, file: Arc<DriveFile>, start: u64) -> DiskQueue {
+        let (queued, flying, free, done) = (VecDeque::new(), Vec::new(), Vec::new(), Vec::new());
+        DiskQueue { number, file, start, queued, flying, free, done }
+    }
     /// Whether operations are to be carried out by the thread itself (L6).
     pub fn has_inline(&self) -> bool {
         self.file.is_inline() && !self.queued.is_empty()
@@ -110,7 +114,7 @@ impl DiskQueue {
                         let offset = (self.start + at) as i64;
                         libc::pwritev2(fd, iovecs.as_ptr(), iovecs.len() as i32, offset, self.write_flags())
                     }
-                    Op::Flush => 0,
+                    Op::Flush => libc::fdatasync(fd) as isize,
                     Op::Trim { at, len } => {
                         libc::fallocate64(fd, PUNCH, (self.start + at) as i64, *len as i64) as isize
                     }
@@ -185,6 +189,66 @@ fn iovecs(bufs: &Bufs) -> SmallVec<[libc::iovec; 8]> {
     bufs.iter().map(|b| libc::iovec { iov_base: b.as_ptr().cast_mut().cast(), iov_len: b.len() }).collect()
 }
 
+/// A part of a drive without a ring: every operation is carried out where it is asked. For superblocks and tools.
+pub struct BlockingDisk {
+    queue: DiskQueue,
+    len: u64,
+}
+
+impl BlockingDisk {
+    /// `len` bytes of `file` from `start` on.
+    ///
+    /// # Panics
+    /// If these are not whole blocks inside the file.
+    pub fn new(file: Arc<DriveFile>, start: u64, len: u64) -> BlockingDisk {
+        check_part(&file, start, len);
+        BlockingDisk { queue: DiskQueue::new(0, file, start), len }
+    }
+    fn put(&mut self, id: OpId, op: Op, at: u64, len: usize) {
+        assert!(at + len as u64 <= self.len, "an operation lies inside its disk");
+        let result = self.queue.run(&op);
+        self.queue.finish(id, op, result);
+    }
+}
+
+impl Disk for BlockingDisk {
+    fn size(&self) -> u64 {
+        self.len
+    }
+    fn read(&mut self, id: OpId, offset: u64, buf: Buf) {
+        let len = buf.len();
+        self.put(id, Op::Read { at: offset, buf }, offset, len);
+    }
+    fn write(&mut self, id: OpId, offset: u64, bufs: SmallVec<[Buf; 2]>) {
+        let len = bufs.iter().map(|b| b.len()).sum();
+        self.put(id, Op::Write { at: offset, bufs }, offset, len);
+    }
+    fn flush(&mut self, id: OpId) {
+        self.put(id, Op::Flush, 0, 0);
+    }
+    fn trim(&mut self, id: OpId, offset: u64, len: u64) {
+        if self.queue.file.can_trim() && len > 0 {
+            self.put(id, Op::Trim { at: offset, len }, offset, len as usize);
+        } else {
+            self.queue.done.push(Completion { id, buf: None, result: Ok(()) });
+        }
+    }
+    fn writes_are_durable(&self) -> bool {
+        true
+    }
+    fn poll(&mut self, out: &mut Vec<Completion>) {
+        out.append(&mut self.queue.done);
+    }
+    fn wait(&mut self, out: &mut Vec<Completion>) {
+        self.poll(out);
+    }
+}
+
+fn check_part(file: &DriveFile, start: u64, len: u64) {
+    assert!(start.is_multiple_of(4096) && len.is_multiple_of(4096), "a part of a drive is whole blocks");
+    assert!(start + len <= file.size(), "a part of a drive lies inside it");
+}
+
 /// A part of a drive, on one ring.
 pub struct RingDisk {
     engine: Rc<RefCell<Engine>>,
@@ -194,18 +258,9 @@ pub struct RingDisk {
 
 impl RingDisk {
     pub(crate) fn new(engine: Rc<RefCell<Engine>>, file: Arc<DriveFile>, start: u64, len: u64) -> RingDisk {
-        assert!(start.is_multiple_of(4096) && len.is_multiple_of(4096), "a part of a drive is whole blocks");
-        assert!(start + len <= file.size(), "a part of a drive lies inside it");
+        check_part(&file, start, len);
         let number = engine.borrow().disks.len() as u32;
-        let queue = Rc::new(RefCell::new(DiskQueue {
-            number,
-            file,
-            start,
-            queued: VecDeque::new(),
-            flying: Vec::new(),
-            free: Vec::new(),
-            done: Vec::new(),
-        }));
+        let queue = Rc::new(RefCell::new(DiskQueue::new(number, file, start)));
         engine.borrow_mut().disks.push(queue.clone());
         RingDisk { engine, queue, len }
     }

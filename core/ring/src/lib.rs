@@ -26,7 +26,7 @@ mod ring;
 mod waker;
 
 pub use clock::now;
-pub use disk::RingDisk;
+pub use disk::{BlockingDisk, RingDisk};
 pub use engine::RingConfig;
 pub use error::RingError;
 pub use file::{DriveFile, FileError};

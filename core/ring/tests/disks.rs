@@ -1,6 +1,6 @@
 //! Disks of a ring: on a real file system and in memory, alone and beside sockets.
 use sarsen_buffer::Pool;
-use sarsen_ring::{DriveFile, Ring, RingConfig, RingDisk, now};
+use sarsen_ring::{BlockingDisk, DriveFile, Ring, RingConfig, RingDisk, now};
 use sarsen_store::disk::{Completion, Disk, DiskError, OpId};
 use sarsen_types::Duration;
 use smallvec::smallvec;
@@ -60,6 +60,27 @@ fn what_was_written_is_read_in_turns_and_by_waiting() {
         done.clear();
         whole.wait(&mut done);
         assert!(done.is_empty(), "waiting for nothing returns");
+    }
+}
+
+#[test]
+fn a_disk_without_a_ring_sees_what_a_ring_wrote() {
+    for folder in folders() {
+        let (_dir, file) = drive(&folder);
+        let (mut ring, pool) = ring();
+        let mut disk = ring.disk(file.clone(), 4096, MIB);
+        disk.write(OpId(1), 0, smallvec![pool.copy_of(&[3; 4096])]);
+        turn_until(&mut ring, &mut disk, 1);
+        let mut blocking = BlockingDisk::new(file, 4096, MIB);
+        blocking.read(OpId(2), 0, pool.take(4096));
+        blocking.write(OpId(3), 4096, smallvec![pool.copy_of(&[4; 4096]), pool.copy_of(&[5; 4096])]);
+        blocking.flush(OpId(4));
+        let mut done = Vec::new();
+        blocking.wait(&mut done);
+        assert!(done.len() == 3 && done.iter().all(|c| c.result.is_ok()), "{done:?}");
+        assert_eq!(done[0].buf.as_deref(), Some(&[3; 4096][..]));
+        disk.read(OpId(5), 8192, pool.take(4096));
+        assert_eq!(turn_until(&mut ring, &mut disk, 1)[0].buf.as_deref(), Some(&[5; 4096][..]));
     }
 }
 
