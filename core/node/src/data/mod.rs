@@ -1,17 +1,17 @@
 //! The data side of a node: its port, its drives, one thread per slice.
 //!
 //! ```text
-//! let port  = DataPort::start(DataPortConfig { listen, unix }, identity)?;      one a node (L1)
-//! let drive = open_drive(DriveConfig { path, lease, memory }, &port, reports)?; opens, writes a fresh open id (R1), starts threads
+//! let port  = Arc::new(DataPort::start(DataPortConfig { listen, unix }, identity)?);       one a node (L1)
+//! let drive = open_drive(DriveConfig::new(path, lease), &port, reports)?;    locks it, writes a fresh open id (R1), starts threads
 //! ... register drive.facts() with metadata: one command (R1) ...
-//! drive.registered(id, cluster, views, stale)?;   durable in the superblock, then told to every slice; the port serves them from here on
-//! drive.learned(view) / drive.peers(map)          now and then; both only look at what changed
-//! drive.stop()                                    hand over, then end the threads (reports `Stopped` for each slice)
-//! drive.join()                                    waits for the threads
+//! drive.registered(id, &views, is_stale)?;   durable in the superblock, then told to every slice and served by the port
+//! drive.learned(&views) / drive.peers(&map)  whenever they change: one view a slice, by index
+//! drive.stop(); drive.join();                hands over (metadata name successors meanwhile), ends the threads: `Stopped` each
 //! ```
 //! What slices say ([`FromSlice`]) goes to `reports`, a function called on their threads: it must not block.
 pub mod acceptor;
 pub mod drive;
+pub mod format;
 mod key;
 mod links;
 pub mod machine;
@@ -22,7 +22,7 @@ mod tests;
 pub mod thread;
 
 pub use acceptor::{DataPort, DataPortConfig, DataPortError};
-pub use drive::{DriveConfig, DriveError, DriveFacts, DriveHandle, open_drive};
+pub use drive::{DriveConfig, DriveError, DriveFacts, DriveHandle, open_drive_of};
 
 pub use start::{SliceHandle, Started, start_slice};
 

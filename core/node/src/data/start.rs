@@ -6,8 +6,12 @@ use sarsen_buffer::Pool;
 use sarsen_ring::{Ring, RingConfig, Waker};
 use sarsen_types::SliceId;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
 use std::sync::mpsc::{self, Sender};
 use std::thread::JoinHandle;
+
+/// Each refusal is one warning (L8).
+static REFUSAL: Once = Once::new();
 
 /// A way to a slice's thread.
 #[derive(Clone, Debug)]
@@ -50,6 +54,11 @@ where
     let (sender, inbox) = mpsc::channel();
     let (opened, opening) = mpsc::channel();
     let body = move || {
+        if config.marks_thread
+            && let Err(refusal) = sarsen_ring::mark_io_thread()
+        {
+            REFUSAL.call_once(|| tracing::warn!("{refusal}"));
+        }
         let pool = Pool::new();
         let result = Ring::new(ring, &pool)
             .map_err(|why| why.to_string())

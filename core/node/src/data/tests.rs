@@ -1,11 +1,15 @@
 //! Threads of slices with a toy machine inside, over real sockets.
+use super::format::{DriveFormat, SliceFacts, Superblock};
 use super::machine::{Machine, Opened};
 use super::thread::ThreadConfig;
-use super::{DataPort, DataPortConfig, SliceHandle, Started, key, start_slice};
+use super::{
+    DataPort, DataPortConfig, DriveConfig, DriveError, SliceHandle, Started, key, open_drive_of, start_slice,
+};
 use crate::seam::{FromSlice, Identity, PeerAddress, ToSlice};
 use sarsen_buffer::Pool;
-use sarsen_ring::RingConfig;
+use sarsen_ring::{BlockingDisk, DriveFile, RingConfig, RingDisk};
 use sarsen_slice::{Config, Input, LeaseMode, Output};
+use sarsen_store::disk::{Disk, OpId};
 use sarsen_types::*;
 use sarsen_wire::client::{ClientOp, ClientReply, ClientRequest, ClientResult, Greeting};
 use sarsen_wire::handshake::{Dialer, HandshakeError, Mac};
@@ -150,6 +154,7 @@ fn node(number: u32, open: u128, dir: &std::path::Path) -> Node {
         reports: Arc::new(move |word: FromSlice| told.lock().unwrap().push(format!("{word:?}"))),
         lease: LeaseMode::Clock,
         started: sarsen_ring::now(),
+        marks_thread: false,
     };
     let Started { handle, thread, facts: () } =
         start_slice(format!("slice-{number}"), RingConfig::default(), config, |_, _| Ok((store, ())))
@@ -417,9 +422,134 @@ fn a_drive_that_was_never_registered_is_closed() {
         reports: Arc::new(|_| {}),
         lease: LeaseMode::Clock,
         started: sarsen_ring::now(),
+        marks_thread: false,
     };
     let started = start_slice("slice".into(), RingConfig::default(), config, |_, _| Ok((store, ()))).unwrap();
     started.handle.send(ToSlice::Stop);
     started.thread.join().unwrap();
     assert_eq!(*log.lock().unwrap(), ["closed unregistered"]);
+}
+
+/// A format whose superblock is a list of ids: the cluster, then opens.
+struct ToyFormat {
+    log: Log,
+    broken_slice: Option<u8>,
+}
+
+impl ToyFormat {
+    fn read(file: &Arc<DriveFile>) -> Vec<u128> {
+        let mut disk = BlockingDisk::new(file.clone(), 0, 4096);
+        disk.read(OpId(1), 0, Pool::new().take(4096));
+        let mut done = Vec::new();
+        disk.wait(&mut done);
+        let block = done.pop().unwrap().buf.unwrap();
+        let ids = block.chunks_exact(16).map(|id| u128::from_le_bytes(id.try_into().unwrap()));
+        ids.take_while(|&id| id != 0).collect()
+    }
+    fn write(file: &Arc<DriveFile>, ids: &[u128]) {
+        let mut block = Pool::new().take_zeroed(4096);
+        for (to, id) in block.get_mut().chunks_exact_mut(16).zip(ids) {
+            to.copy_from_slice(&id.to_le_bytes());
+        }
+        BlockingDisk::new(file.clone(), 0, 4096).write(OpId(1), 0, smallvec::smallvec![block]);
+    }
+}
+
+impl DriveFormat for ToyFormat {
+    type Store = ToyStore;
+    fn open(&self, file: &Arc<DriveFile>, open: OpenId, ours: ClusterId) -> Result<Superblock, String> {
+        let mut ids = ToyFormat::read(file);
+        let cluster = match ids.first() {
+            Some(&id) => (id != 1).then_some(ClusterId(id)),
+            None => {
+                ids.push(1);
+                None
+            }
+        };
+        let opens = ids[1..].iter().copied().map(OpenId).collect();
+        if cluster.is_none_or(|c| c == ours) {
+            ids.push(open.0);
+            ToyFormat::write(file, &ids);
+        }
+        let slices = vec![4096..1 << 19, 1 << 19..1 << 20];
+        Ok(Superblock { identity: DriveIdentity(5), cluster, opens, slices })
+    }
+    fn registered(
+        &self,
+        file: &Arc<DriveFile>,
+        superblock: &mut Superblock,
+        cluster: ClusterId,
+    ) -> Result<(), String> {
+        let open = *ToyFormat::read(file).last().unwrap();
+        superblock.cluster = Some(cluster);
+        ToyFormat::write(file, &[cluster.0, open]);
+        Ok(())
+    }
+    fn open_slice(
+        &self,
+        index: u8,
+        _: DriveIdentity,
+        _: OpenId,
+        disk: RingDisk,
+        _: usize,
+        _: &Pool,
+    ) -> Result<(ToyStore, SliceFacts), String> {
+        if self.broken_slice == Some(index) {
+            return Err(format!("slice {index} has no root"));
+        }
+        let facts = SliceFacts { total_blocks: disk.size() / 4096, used_blocks: 1, is_broken: index == 1 };
+        Ok((ToyStore(self.log.clone()), facts))
+    }
+}
+
+#[test]
+fn a_drive_is_opened_registered_served_and_stopped_and_its_superblock_remembers() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("drive");
+    std::fs::File::create(&path).unwrap().set_len(1 << 20).unwrap();
+    let port = |cluster| {
+        let mut identity = (*identity(1, "this")).clone();
+        identity.cluster = ClusterId(cluster);
+        let config = DataPortConfig { listen: "127.0.0.1:0".parse().unwrap(), unix: None };
+        Arc::new(DataPort::start(config, Arc::new(identity)).unwrap())
+    };
+    let ours = port(77);
+    let log = Log::default();
+    let open = |port: &Arc<DataPort>, broken_slice| {
+        let format = ToyFormat { log: log.clone(), broken_slice };
+        let config = DriveConfig { marks_threads: false, ..DriveConfig::new(path.clone(), LeaseMode::Clock) };
+        open_drive_of(format, config, port, Arc::new(|_| {}))
+    };
+    // one of its slices does not open: the other one is closed again
+    let why = open(&ours, Some(1)).err().unwrap();
+    assert!(why.to_string().ends_with("drive: slice 1 has no root"), "{why}");
+    assert_eq!(*log.lock().unwrap(), ["closed unregistered"]);
+
+    let drive = open(&ours, None).unwrap();
+    let facts = drive.facts().clone();
+    assert_eq!((facts.opens.len(), facts.slices, facts.total_blocks, facts.is_broken), (1, 2, 255, true));
+    assert!(!facts.opens.contains(&facts.open) && facts.cluster.is_none());
+    let slice =
+        |index| connect(TcpStream::connect(ours.address()).unwrap(), hello(SliceId::new(4, index)), KEY);
+    let unknown = HelloRefusal::Slice { slice: SliceId::new(4, 1) };
+    assert_eq!(
+        slice(1).unwrap_err(),
+        HandshakeError::Refused(unknown),
+        "nothing is served before the registration"
+    );
+    let views = vec![Arc::new(View::default()); 2];
+    drive.registered(DriveId(4), &views, false).unwrap();
+    assert_eq!(ask(&mut slice(1).unwrap(), 1, write(3)).0.result, ClientResult::Done);
+    wait_for(&log, "registered 4.0", 1);
+    drive.stop();
+    assert_eq!(slice(1).unwrap_err(), HandshakeError::Refused(unknown));
+    drive.join();
+    assert_eq!(log.lock().unwrap().iter().filter(|line| *line == "closed").count(), 2);
+
+    // the next opening knows which ids were its own; another cluster's node refuses it and leaves it as it was
+    let foreign = port(78);
+    let why = open(&foreign, None).err().unwrap();
+    assert!(matches!(why, DriveError::OtherCluster { found: ClusterId(77), .. }), "{why}");
+    let again = open(&ours, None).unwrap();
+    assert_eq!((again.facts().opens.clone(), again.facts().cluster), (vec![facts.open], Some(ClusterId(77))));
 }

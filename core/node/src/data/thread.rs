@@ -57,6 +57,8 @@ pub struct ThreadConfig {
     pub lease: LeaseMode,
     /// When it was started (R2).
     pub started: Instant,
+    /// Mark the thread as an I/O flusher (L8).
+    pub marks_thread: bool,
 }
 
 /// What a connection is for.
