@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 
 /// A dialed connection that did not stand by then is given up.
-const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
+const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 /// Between two reports of space.
 const SPACE_EVERY: Duration = Duration::from_secs(1);
 /// A planned stop waits this long for other copies to lead what this one leads.
@@ -89,6 +89,7 @@ pub fn run<S: Opened>(mut ring: Ring, store: S, inbox: Receiver<ToSlice>, config
         out: Vec::new(),
         next_out: Vec::new(),
         head: Vec::new(),
+        has_inputs: false,
         stopping: None,
         has_failed: false,
         space: (Instant(0), (0, 0)),
@@ -139,6 +140,8 @@ struct Worker<M> {
     out: Vec<Output>,
     next_out: Vec<Output>,
     head: Vec<u8>,
+    /// An input came while outputs were carried out.
+    has_inputs: bool,
     stopping: Option<Instant>,
     has_failed: bool,
     space: (Instant, (u64, u64)),
@@ -184,14 +187,18 @@ impl<M: Machine> Worker<M> {
     /// After the last input of a turn: what the machine has to say is carried out, and its disk writes are queued.
     fn end_turn(&mut self, now: Instant) {
         self.dial(now);
-        self.machine.finish(now, &mut self.out);
-        // carrying out may bring inputs (a stream that is hung up), which bring outputs
-        while !self.out.is_empty() {
+        loop {
+            self.machine.finish(now, &mut self.out);
+            self.has_inputs = false;
             let mut batch = std::mem::replace(&mut self.out, std::mem::take(&mut self.next_out));
             for output in batch.drain(..) {
                 self.carry_out(now, output);
             }
             self.next_out = batch;
+            // carrying out may bring inputs (a stream is hung up), after which the turn ends once more
+            if !self.has_inputs && self.out.is_empty() {
+                break;
+            }
         }
         self.machine.submit(now);
         self.report_space(now);
@@ -471,6 +478,7 @@ impl<M: Machine> Worker<M> {
     }
 
     fn ended(&mut self, now: Instant, conn: ConnId) {
+        self.has_inputs = true;
         match self.take_role(conn) {
             Some(Role::Dialing { to, .. }) => {
                 self.dialing.retain(|d| d.0 != conn);
