@@ -89,7 +89,7 @@ impl DriveFile {
         let size = if is_device { device_size(&file).map_err(io_error)? } else { metadata.len() };
         let queue = is_device.then(|| queue_folder(metadata.rdev())).flatten();
         let fact = |name: &str| queue.as_ref().and_then(|q| std::fs::read_to_string(q.join(name)).ok());
-        if is_device && fact("../alignment_offset").is_some_and(|offset| offset.trim() != "0") {
+        if is_device && is_misaligned(metadata.rdev(), fact("physical_block_size")) {
             return Err(FileError::Misaligned(path.to_owned()));
         }
         let is_inline = !is_device && is_memory_backed(&file);
@@ -178,10 +178,25 @@ fn is_memory_backed(file: &File) -> bool {
     result == 0 && [TMPFS_MAGIC, RAMFS_MAGIC, HUGETLBFS_MAGIC].contains(&(facts.f_type as i64 & 0xffff_ffff))
 }
 
+/// Whether a device, or partition, begins off its physical blocks (S5).
+fn is_misaligned(device: u64, physical_block: Option<String>) -> bool {
+    let Some(folder) = device_folder(device) else { return false };
+    let number = |text: &str| text.trim().parse::<u64>().ok();
+    let fact = |name: &str| std::fs::read_to_string(folder.join(name)).ok().and_then(|text| number(&text));
+    let start = fact("start").unwrap_or(0) * 512;
+    let block = physical_block.as_deref().and_then(number).unwrap_or(512).max(1);
+    fact("alignment_offset").unwrap_or(0) != 0 || !start.is_multiple_of(block)
+}
+
+/// The folder where the system describes a device.
+fn device_folder(device: u64) -> Option<PathBuf> {
+    let folder = format!("/sys/dev/block/{}:{}", libc::major(device), libc::minor(device));
+    std::fs::canonicalize(folder).ok()
+}
+
 /// The folder where the system describes the queue of a device, or of the device a partition is on.
 fn queue_folder(device: u64) -> Option<PathBuf> {
-    let block = format!("/sys/dev/block/{}:{}", libc::major(device), libc::minor(device));
-    let block = std::fs::canonicalize(block).ok()?;
+    let block = device_folder(device)?;
     [block.join("queue"), block.parent()?.join("queue")].into_iter().find(|q| q.is_dir())
 }
 

@@ -1,6 +1,6 @@
 //! Disks of a ring: on a real file system and in memory, alone and beside sockets.
 use sarsen_buffer::Pool;
-use sarsen_ring::{BlockingDisk, DriveFile, Ring, RingConfig, RingDisk, now};
+use sarsen_ring::{BlockingDisk, DriveFile, FileError, Ring, RingConfig, RingDisk, now};
 use sarsen_store::disk::{Completion, Disk, DiskError, OpId};
 use sarsen_types::Duration;
 use smallvec::smallvec;
@@ -162,4 +162,44 @@ fn sockets_are_not_starved_by_a_disk_in_memory_and_nothing_is_lost_while_a_disk_
             assert!(turns < 1000, "the accept is not seen while the disk is busy");
         }
     }
+}
+
+/// A loop device over a file, where the system lets us make one.
+struct Loop(String);
+impl Loop {
+    fn over(path: &Path) -> Option<Loop> {
+        let made = std::process::Command::new("losetup").args(["-f", "--show"]).arg(path).output().ok()?;
+        made.status.success().then(|| Loop(String::from_utf8_lossy(&made.stdout).trim().to_owned()))
+    }
+}
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("losetup").args(["-d", &self.0]).status();
+    }
+}
+
+#[test]
+fn a_block_device_is_opened_by_one_at_a_time_and_written_durably() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("image");
+    std::fs::File::create(&path).unwrap().set_len(16 * MIB).unwrap();
+    let Some(device) = Loop::over(&path) else {
+        return eprintln!("no loop device can be made here: nothing was tested");
+    };
+    let file = Arc::new(DriveFile::open(Path::new(&device.0)).unwrap());
+    assert!(file.is_device() && file.size() == 16 * MIB && !file.is_inline() && file.can_trim());
+    let second = DriveFile::open_waiting(Path::new(&device.0), std::time::Duration::ZERO);
+    assert!(matches!(second, Err(FileError::InUse(_))), "{second:?}");
+    let (mut ring, pool) = ring();
+    let mut disk = ring.disk(file, MIB, 8 * MIB);
+    disk.write(OpId(1), 0, smallvec![pool.copy_of(&[7; 4096]), pool.copy_of(&[8; 8192])]);
+    turn_until(&mut ring, &mut disk, 1);
+    disk.flush(OpId(2));
+    disk.trim(OpId(3), 4096, 4096);
+    assert!(turn_until(&mut ring, &mut disk, 2).iter().all(|c| c.result.is_ok()));
+    disk.read(OpId(4), 0, pool.take(12288));
+    let done = turn_until(&mut ring, &mut disk, 1);
+    let bytes = done[0].buf.as_deref().unwrap();
+    assert_eq!((bytes[0], bytes[4096], bytes[8192]), (7, 0, 8));
+    drop((disk, ring));
 }

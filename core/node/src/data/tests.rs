@@ -27,6 +27,7 @@ struct Toy {
     pool: Pool,
     log: Log,
     leads: bool,
+    hangs_up: bool,
 }
 type Log = Arc<Mutex<Vec<String>>>;
 
@@ -35,7 +36,7 @@ struct ToyStore(Log);
 impl Opened for ToyStore {
     type Machine = Toy;
     fn begin(self, config: Config, pool: Pool) -> Toy {
-        Toy { me: config.id, pool, log: self.0, leads: false }
+        Toy { me: config.id, pool, log: self.0, leads: false, hangs_up: false }
     }
     fn close(self) {
         self.0.lock().unwrap().push("closed unregistered".into());
@@ -79,6 +80,9 @@ impl Machine for Toy {
                 let payload = payload.map(|p| p.to_vec()).unwrap_or_default();
                 assert_eq!(payload, vec![token as u8; token as usize * 4096]);
                 self.note(format!("from {from} {token}"));
+                if token > 40 && self.hangs_up {
+                    out.push(Output::Hangup { slice: from });
+                }
             }
             Input::ClientUp { greeting, .. } => self.note(format!("client {}", greeting.session)),
             Input::ClientDown { .. } => self.note("client gone".into()),
@@ -107,6 +111,7 @@ impl Machine for Toy {
             Input::Learned(view) => {
                 assert!(view.revision < Revision(666), "the toy finds itself inconsistent");
                 self.leads = view.revision == Revision(2);
+                self.hangs_up = view.revision == Revision(3);
             }
         }
     }
@@ -161,21 +166,28 @@ fn node(number: u32, open: u128, dir: &std::path::Path) -> Node {
             .unwrap();
     let id = SliceId::new(number, 0);
     let member = |drive| Member { slice: SliceId::new(drive, 0), assignment: 1 };
-    let group = GroupState {
+    let view = Arc::new(View {
+        revision: Revision(1),
+        groups: vec![group(number, (1..=3).map(member).collect())],
+        ..View::default()
+    });
+    handle.send(ToSlice::Registered { id, open: OpenId(open), view, is_stale: false });
+    port.serve(id, handle.clone());
+    Node { port, handle, thread, log, reports }
+}
+
+fn group(primary: u32, members: Vec<Member>) -> GroupState {
+    GroupState {
         group: GroupId(1),
         epoch: Epoch(1),
-        primary: id,
+        primary: SliceId::new(primary, 0),
         primary_since: Epoch(1),
         in_sync: vec![],
         joining: vec![],
         complete: vec![],
-        members: vec![member(1), member(2), member(3)],
+        members,
         min_copies: 1,
-    };
-    let view = Arc::new(View { revision: Revision(1), groups: vec![group], ..View::default() });
-    handle.send(ToSlice::Registered { id, open: OpenId(open), view, is_stale: false });
-    port.serve(id, handle.clone());
-    Node { port, handle, thread, log, reports }
+    }
 }
 
 fn introduce(nodes: &[&Node]) {
@@ -315,6 +327,34 @@ fn slices_find_each_other_and_payloads_of_all_sizes_arrive_in_order() {
     third.handle.send(ToSlice::Stop);
     third.thread.join().unwrap();
     wait_for(&again.log, "down 3.0", 1);
+}
+
+#[test]
+fn a_stream_that_is_hung_up_is_made_again_and_begins_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let nodes: Vec<Node> = (1..=2).map(|n| node(n, u128::from(n), dir.path())).collect();
+    // either end may find the stream damaged: the one that dialed and the one that was dialed
+    for node in &nodes {
+        let mut view = View { revision: Revision(3), ..View::default() };
+        let member = |drive| Member { slice: SliceId::new(drive, 0), assignment: 1 };
+        view.groups = vec![group(1, vec![member(1), member(2)])];
+        node.handle.send(ToSlice::View(Arc::new(view)));
+    }
+    introduce(&nodes.iter().collect::<Vec<_>>());
+    for node in &nodes {
+        wait_for(&node.log, "up ", 8);
+        let mut next = 0;
+        for line in node.log.lock().unwrap().iter() {
+            match line.split(' ').collect::<Vec<_>>()[..] {
+                ["up", ..] => next = 0,
+                ["from", _, token] => {
+                    assert_eq!(token, next.to_string());
+                    next += 1;
+                }
+                _ => {}
+            }
+        }
+    }
 }
 
 #[test]
