@@ -28,8 +28,12 @@ impl Queue {
         let before = self.heads.len();
         put(&mut self.heads);
         let head = self.heads.len() - before;
+        let payload = payload.filter(|p| !p.is_empty());
         let len = head + payload.as_ref().map_or(0, |p| p.len());
-        self.frames.push_back(Frame { head, payload });
+        // nothing is not sent: the kernel would take nothing of it, for ever
+        if len > 0 {
+            self.frames.push_back(Frame { head, payload });
+        }
         len
     }
     fn clear(&mut self) {
@@ -99,6 +103,7 @@ impl Output {
                 queue.from += frame.head;
                 bytes += frame.head;
                 match self.pieces.back_mut() {
+                    _ if frame.head == 0 => {}
                     Some(Piece::Copied(len)) => *len += frame.head,
                     _ => self.pieces.push_back(Piece::Copied(frame.head)),
                 }
@@ -241,6 +246,19 @@ mod tests {
             assert_eq!(seen, wanted);
             assert_eq!((take(&mut output, max).len(), pool.live_bytes()), (0, 0));
         }
+    }
+
+    #[test]
+    fn an_empty_frame_holds_nothing_up() {
+        let pool = Pool::new();
+        let mut output = Output::new(1 << 20);
+        output.put(false, None, |_| {});
+        output.put(false, Some(pool.take(0)), |_| {});
+        assert!(output.message().is_none());
+        output.put(false, Some(pool.copy_of(b"payload")), |_| {});
+        output.put(true, None, |out| out.extend_from_slice(b"head"));
+        assert_eq!(take(&mut output, 100), b"headpayload");
+        assert!(output.message().is_none());
     }
 
     #[test]
