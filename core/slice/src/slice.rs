@@ -33,7 +33,8 @@ impl<D: Disk> Slice<D> {
         let ledgers: Vec<_> =
             store.groups().filter_map(|g| store.ledger(g).map(|ledger| (g, ledger.clone()))).collect();
         let confirm = config.lease == LeaseMode::Confirm;
-        let machine = Machine::new(machine::Config { me: config.id, started: config.started, confirm }, ledgers);
+        let machine =
+            Machine::new(machine::Config { me: config.id, started: config.started, confirm }, ledgers);
         Slice {
             machine,
             store,
@@ -87,7 +88,9 @@ impl<D: Disk> Slice<D> {
             PeerMessage::Group(m) => format!("{:?}", m.group),
             _ => "a message".to_owned(),
         };
-        out.push(Output::Report(format!("{what} from slice {from} does not match its checksums: the stream is made again")));
+        out.push(Output::Report(format!(
+            "{what} from slice {from} does not match its checksums: the stream is made again"
+        )));
         out.push(Output::Hangup { slice: from });
     }
 
@@ -225,8 +228,12 @@ impl<D: Disk> Slice<D> {
                 }
             },
             Event::Status(token, done) => machine::Input::Status(token_of(token), done.map_err(failed)),
-            Event::Stacks { token, blocks, is_last } => machine::Input::Stacks(token_of(token), blocks, is_last),
-            Event::Touched { token, objects, is_last } => machine::Input::Touched(token_of(token), objects, is_last),
+            Event::Stacks { token, blocks, is_last } => {
+                machine::Input::Stacks(token_of(token), blocks, is_last)
+            }
+            Event::Touched { token, objects, is_last } => {
+                machine::Input::Touched(token_of(token), objects, is_last)
+            }
             Event::Entries { token, touched, runs } => {
                 machine::Input::Entries(token_of(token), touched, runs.map_err(failed))
             }

@@ -6,10 +6,17 @@ use sarsen_wire::client::{ClientOp, ClientRequest};
 use sarsen_wire::peer::{GroupBody, PeerMessage};
 
 /// Whether the blocks of `data` from block `first` on have these checksums.
-fn blocks_match(family: FamilyId, chunk: ChunkIndex, first: u16, checksums: &[Checksum], data: &[u8]) -> bool {
+fn blocks_match(
+    family: FamilyId,
+    chunk: ChunkIndex,
+    first: u16,
+    checksums: &[Checksum],
+    data: &[u8],
+) -> bool {
     data.len() == checksums.len() * BLOCK_SIZE
-        && (data.chunks_exact(BLOCK_SIZE).zip(checksums).enumerate())
-            .all(|(at, (block, checksum))| block_checksum(family, chunk, first + at as u16, block) == *checksum)
+        && (data.chunks_exact(BLOCK_SIZE).zip(checksums).enumerate()).all(|(at, (block, checksum))| {
+            block_checksum(family, chunk, first + at as u16, block) == *checksum
+        })
 }
 
 /// Whether what came from another slice carries what it says. Fetched blocks are checked by who asked for them, against
@@ -29,7 +36,8 @@ pub fn peer(message: &PeerMessage, payload: Option<&Buf>) -> bool {
             let mut blocks = data.chunks_exact(BLOCK_SIZE);
             let each = recover.entries.iter().enumerate().all(|(at, entry)| match entry {
                 Entry::Data(_, checksum) => blocks.next().is_some_and(|block| {
-                    block_checksum(recover.family, recover.object.chunk, recover.first + at as u16, block) == *checksum
+                    block_checksum(recover.family, recover.object.chunk, recover.first + at as u16, block)
+                        == *checksum
                 }),
                 Entry::Damaged(..) => false,
                 _ => true,

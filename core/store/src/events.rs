@@ -64,6 +64,8 @@ pub enum Event {
     NoSpace(Token),
     /// A read ended.
     Read(Token, Result<ReadData, ReadError>),
+    /// Which blocks hold data, as runs; also where a read would find them damaged.
+    Status(Token, Result<Vec<BlockRange>, ReadError>),
     /// A page of blocks with entries above a version.
     Stacks {
         /// Whose.

@@ -170,7 +170,13 @@ impl Ledger {
         self.queues.entry((id.attachment, id.session, id.queue)).or_default()
     }
 
-    fn raise_mark(&mut self, mark: &Mark) {
+    /// Puts a record back as a store wrote it down.
+    pub fn restore(&mut self, note: &RequestNote, version: Version, is_void: bool) {
+        self.queue(&note.id).insert(note_of(note, version, is_void));
+    }
+
+    /// Raises a queue's mark and forgets what is below it.
+    pub fn raise_mark(&mut self, mark: &Mark) {
         self.queues.entry((mark.attachment, mark.session, mark.queue)).or_default().raise_mark(mark.below);
     }
 

@@ -1,0 +1,224 @@
+//! A disk in memory that remembers what was synced: it can crash, tear, lose, rot and misdirect.
+use crate::disk::{Completion, Disk, DiskError, OpId};
+use sarsen_buffer::Buf;
+use sarsen_types::BLOCK_SIZE;
+use smallvec::SmallVec;
+use std::collections::BTreeMap;
+
+type Block = Box<[u8; BLOCK_SIZE]>;
+
+/// What is on the platter: sparse, in blocks. Cloning it makes an image to roll back to.
+#[derive(Clone, Debug, Default)]
+pub struct Image(BTreeMap<u64, Block>);
+
+impl Image {
+    fn read(&self, block: u64, into: &mut [u8]) {
+        match self.0.get(&block) {
+            Some(data) => into.copy_from_slice(&data[..]),
+            None => into.fill(0),
+        }
+    }
+    fn write(&mut self, block: u64, data: &[u8]) {
+        let entry = self.0.entry(block).or_insert_with(|| Box::new([0; BLOCK_SIZE]));
+        entry.copy_from_slice(data);
+    }
+    /// Blocks that were ever written.
+    pub fn blocks(&self) -> impl Iterator<Item = u64> {
+        self.0.keys().copied()
+    }
+    /// Flips a bit of a block.
+    pub fn rot(&mut self, block: u64, bit: u32) {
+        if let Some(data) = self.0.get_mut(&block) {
+            data[bit as usize / 8 % BLOCK_SIZE] ^= 1 << (bit % 8);
+        }
+    }
+    /// The bytes of a block.
+    pub fn block(&self, block: u64) -> Option<&[u8]> {
+        self.0.get(&block).map(|b| &b[..])
+    }
+}
+
+/// See the module. Operations complete when [`MemDisk::complete`] says so, at once by default.
+#[derive(Debug, Default)]
+pub struct MemDisk {
+    size: u64,
+    /// Durable.
+    platter: Image,
+    /// Written since the last flush: (block, data), in order. Visible to reads, lost or kept by a crash.
+    cache: Vec<(u64, Block)>,
+    done: Vec<Completion>,
+    waiting: Vec<Waiting>,
+    /// Operations wait for [`MemDisk::complete`] while set.
+    pub is_held: bool,
+    /// Writes are durable when they complete.
+    pub is_durable: bool,
+    /// The next write goes elsewhere, by so many blocks.
+    pub misdirect: Option<u64>,
+    /// Every operation fails with this errno.
+    pub errno: Option<i32>,
+    /// Bytes read so far.
+    pub read_bytes: u64,
+    /// Bytes written so far.
+    pub written_bytes: u64,
+}
+
+#[derive(Debug)]
+enum Waiting {
+    Read(OpId, u64, Buf),
+    Write(OpId, u64, SmallVec<[Buf; 2]>),
+    Flush(OpId),
+}
+
+impl MemDisk {
+    /// An empty disk of `size` bytes; what was never written reads as zeroes.
+    pub fn new(size: u64) -> MemDisk {
+        MemDisk { size, ..MemDisk::default() }
+    }
+    /// A disk with these contents.
+    pub fn from_image(size: u64, image: Image) -> MemDisk {
+        MemDisk { size, platter: image, ..MemDisk::default() }
+    }
+    /// What is durable.
+    pub fn image(&self) -> &Image {
+        &self.platter
+    }
+    /// What is durable, to be damaged.
+    pub fn image_mut(&mut self) -> &mut Image {
+        &mut self.platter
+    }
+    /// Operations that wait.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Completes the waiting operation at `at`: any order is allowed.
+    pub fn complete(&mut self, at: usize) {
+        if at < self.waiting.len() {
+            let op = self.waiting.remove(at);
+            self.carry_out(op);
+        }
+    }
+
+    fn submit(&mut self, op: Waiting) {
+        match self.is_held {
+            true => self.waiting.push(op),
+            false => self.carry_out(op),
+        }
+    }
+
+    fn carry_out(&mut self, op: Waiting) {
+        let result = self.errno.map_or(Ok(()), |e| Err(DiskError::Io(e)));
+        let (id, buf) = match op {
+            Waiting::Read(id, offset, mut buf) => {
+                self.read_bytes += buf.len() as u64;
+                for (at, into) in buf.get_mut().chunks_exact_mut(BLOCK_SIZE).enumerate() {
+                    self.see(offset / BLOCK_SIZE as u64 + at as u64, into);
+                }
+                (id, Some(buf))
+            }
+            Waiting::Write(id, offset, bufs) => {
+                let first = offset / BLOCK_SIZE as u64 + self.misdirect.take().unwrap_or(0);
+                if result.is_ok() {
+                    let blocks = bufs.iter().flat_map(|b| b.chunks_exact(BLOCK_SIZE));
+                    for (at, data) in blocks.enumerate() {
+                        let block = Box::new(<[u8; BLOCK_SIZE]>::try_from(data).expect("a block"));
+                        self.cache.push((first + at as u64, block));
+                        self.written_bytes += BLOCK_SIZE as u64;
+                    }
+                    if self.is_durable {
+                        self.sync();
+                    }
+                }
+                (id, None)
+            }
+            Waiting::Flush(id) => {
+                if result.is_ok() {
+                    self.sync();
+                }
+                (id, None)
+            }
+        };
+        self.done.push(Completion { id, buf, result });
+    }
+
+    fn see(&self, block: u64, into: &mut [u8]) {
+        match self.cache.iter().rev().find(|c| c.0 == block) {
+            Some((_, data)) => into.copy_from_slice(&data[..]),
+            None => self.platter.read(block, into),
+        }
+    }
+
+    fn sync(&mut self) {
+        for (block, data) in self.cache.drain(..) {
+            self.platter.write(block, &data[..]);
+        }
+    }
+
+    /// Power loss. Each block written and not synced is kept, lost, or torn, as `fate` decides; operations that had not
+    /// completed may have reached the platter too. Gives what is left.
+    pub fn crash(mut self, mut fate: impl FnMut() -> Fate) -> Image {
+        let mut unsynced = std::mem::take(&mut self.cache);
+        for op in std::mem::take(&mut self.waiting) {
+            if let Waiting::Write(_, offset, bufs) = op {
+                let blocks = bufs.iter().flat_map(|b| b.chunks_exact(BLOCK_SIZE));
+                for (at, data) in blocks.enumerate() {
+                    let block = Box::new(<[u8; BLOCK_SIZE]>::try_from(data).expect("a block"));
+                    unsynced.push((offset / BLOCK_SIZE as u64 + at as u64, block));
+                }
+            }
+        }
+        for (block, data) in unsynced {
+            match fate() {
+                Fate::Kept => self.platter.write(block, &data[..]),
+                Fate::Lost => {}
+                Fate::Torn(at) => {
+                    let mut mixed = [0; BLOCK_SIZE];
+                    self.platter.read(block, &mut mixed);
+                    let at = at % BLOCK_SIZE / 512 * 512;
+                    mixed[..at].copy_from_slice(&data[..at]);
+                    self.platter.write(block, &mixed);
+                }
+            }
+        }
+        self.platter
+    }
+}
+
+/// What a crash does to a block that was not synced.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fate {
+    /// It is there.
+    Kept,
+    /// The old one is there.
+    Lost,
+    /// The new one's sectors up to this byte, then the old one's.
+    Torn(usize),
+}
+
+impl Disk for MemDisk {
+    fn size(&self) -> u64 {
+        self.size
+    }
+    fn read(&mut self, id: OpId, offset: u64, buf: Buf) {
+        self.submit(Waiting::Read(id, offset, buf));
+    }
+    fn write(&mut self, id: OpId, offset: u64, bufs: SmallVec<[Buf; 2]>) {
+        self.submit(Waiting::Write(id, offset, bufs));
+    }
+    fn flush(&mut self, id: OpId) {
+        self.submit(Waiting::Flush(id));
+    }
+    fn trim(&mut self, _id: OpId, _offset: u64, _len: u64) {}
+    fn writes_are_durable(&self) -> bool {
+        self.is_durable
+    }
+    fn poll(&mut self, out: &mut Vec<Completion>) {
+        out.append(&mut self.done);
+    }
+    fn wait(&mut self, out: &mut Vec<Completion>) {
+        while !self.waiting.is_empty() {
+            self.complete(0);
+        }
+        out.append(&mut self.done);
+    }
+}
