@@ -312,9 +312,11 @@ pub fn inspect<D: Disk>(disk: &mut D) -> String {
                 }
             }
             Err(Refused::Newer(f)) => {
-                drop(writeln!(text, "superblock at block {block}: of a newer format, {f}"))
+                let _ = writeln!(text, "superblock at block {block}: of a newer format, {f}");
             }
-            Err(Refused::Malformed(why)) => drop(writeln!(text, "superblock at block {block}: {why}")),
+            Err(Refused::Malformed(why)) => {
+                let _ = writeln!(text, "superblock at block {block}: {why}");
+            },
         }
     }
     let Some(s) = newest else { return text };
