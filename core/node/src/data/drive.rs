@@ -1,5 +1,6 @@
 //! Opening a drive: its lock, its superblock with a fresh open id, its slices' stores and threads.
-use super::format::{DriveFormat, SliceFacts, Superblock};
+use super::format::{DriveFormat, SliceFacts};
+use super::slice::SarsenFormat;
 use super::start::{SliceHandle, start_slice};
 use super::thread::ThreadConfig;
 use super::{DataPort, Reports};
@@ -96,7 +97,6 @@ pub struct DriveHandle {
     facts: DriveFacts,
     file: Arc<DriveFile>,
     format: Arc<dyn Registers>,
-    superblock: Mutex<Superblock>,
     slices: Vec<SliceHandle>,
     threads: Vec<JoinHandle<()>>,
     port: Arc<DataPort>,
@@ -105,26 +105,24 @@ pub struct DriveHandle {
 
 /// The part of a format that is needed after the drive was opened.
 trait Registers: Send + Sync {
-    fn registered(
-        &self,
-        file: &Arc<DriveFile>,
-        superblock: &mut Superblock,
-        cluster: ClusterId,
-    ) -> Result<(), String>;
+    fn registered(&self, file: &Arc<DriveFile>, cluster: ClusterId, open: OpenId) -> Result<(), String>;
 }
 impl<F: DriveFormat> Registers for F {
-    fn registered(
-        &self,
-        file: &Arc<DriveFile>,
-        superblock: &mut Superblock,
-        cluster: ClusterId,
-    ) -> Result<(), String> {
-        DriveFormat::registered(self, file, superblock, cluster)
+    fn registered(&self, file: &Arc<DriveFile>, cluster: ClusterId, open: OpenId) -> Result<(), String> {
+        DriveFormat::registered(self, file, cluster, open)
     }
 }
 
-/// Opens a drive of format `format` and starts its slices' threads, which answer nothing before
-/// [`DriveHandle::registered`] (R1). The open id is durable before a store is opened (S6).
+/// Opens a drive and starts its slices' threads, which answer nothing before [`DriveHandle::registered`] (R1).
+pub fn open_drive(
+    config: DriveConfig,
+    port: &Arc<DataPort>,
+    reports: Reports,
+) -> Result<DriveHandle, DriveError> {
+    open_drive_of(SarsenFormat::default(), config, port, reports)
+}
+
+/// As [`open_drive`], of any format. The open id is durable before a store is opened (S6).
 pub fn open_drive_of<F: DriveFormat>(
     format: F,
     config: DriveConfig,
@@ -145,12 +143,12 @@ pub fn open_drive_of<F: DriveFormat>(
     if let Some(found) = superblock.cluster.filter(|&found| found != ours) {
         return Err(DriveError::OtherCluster { path: config.path, found, ours });
     }
-    let memory = config.memory / superblock.slices.len().max(1);
+    let memory = config.memory / usize::from(superblock.slices.max(1));
     let mut slices = Vec::new();
     let mut threads = Vec::new();
     let mut all = SliceFacts::default();
     let started = sarsen_ring::now();
-    for (index, part) in superblock.slices.iter().cloned().enumerate() {
+    for index in 0..superblock.slices {
         let thread_config = ThreadConfig {
             identity: port.identity().clone(),
             reports: reports.clone(),
@@ -158,10 +156,9 @@ pub fn open_drive_of<F: DriveFormat>(
             started,
             marks_thread: config.marks_threads,
         };
-        let (format, file, identity) = (format.clone(), file.clone(), superblock.identity);
+        let (format, file) = (format.clone(), file.clone());
         let open_store = move |ring: &mut sarsen_ring::Ring, pool: &sarsen_buffer::Pool| {
-            let disk = ring.disk(file, part.start, part.end - part.start);
-            format.open_slice(index as u8, identity, open, disk, memory, pool)
+            format.open_slice(index, open, &file, ring, memory, pool)
         };
         let name = format!("slice-{index}");
         let started = start_slice(name, config.ring.clone(), thread_config, open_store).map_err(error);
@@ -193,8 +190,8 @@ pub fn open_drive_of<F: DriveFormat>(
         is_broken: all.is_broken,
         class: file.class(),
     };
-    let (superblock, id, port) = (Mutex::new(superblock), Mutex::new(None), port.clone());
-    Ok(DriveHandle { facts, file, format, superblock, slices, threads, port, id })
+    let (id, port) = (Mutex::new(None), port.clone());
+    Ok(DriveHandle { facts, file, format, slices, threads, port, id })
 }
 
 impl DriveHandle {
@@ -215,9 +212,10 @@ impl DriveHandle {
     pub fn registered(&self, id: DriveId, views: &[Arc<View>], is_stale: bool) -> Result<(), DriveError> {
         assert_eq!(views.len(), self.slices.len(), "a view for each slice");
         let error = |why| DriveError::Open { path: self.facts.path.clone(), why };
-        let mut superblock = self.superblock.lock().unwrap_or_else(PoisonError::into_inner);
-        self.format.registered(&self.file, &mut superblock, self.port.identity().cluster).map_err(error)?;
-        *self.id.lock().unwrap_or_else(PoisonError::into_inner) = Some(id);
+        let mut held = self.id.lock().unwrap_or_else(PoisonError::into_inner);
+        self.format.registered(&self.file, self.port.identity().cluster, self.facts.open).map_err(error)?;
+        *held = Some(id);
+        drop(held);
         for (index, (slice, view)) in self.slices.iter().zip(views).enumerate() {
             let id = SliceId::new(id.0, index as u8);
             slice.send(ToSlice::Registered { id, open: self.facts.open, view: view.clone(), is_stale });

@@ -1,9 +1,8 @@
 //! What a drive's opening needs of the format on it: the seam between threads and the store.
 use super::machine::Opened;
 use sarsen_buffer::Pool;
-use sarsen_ring::{DriveFile, RingDisk};
+use sarsen_ring::{DriveFile, Ring};
 use sarsen_types::{ClusterId, DriveIdentity, OpenId};
-use std::ops::Range;
 use std::sync::Arc;
 
 /// What a superblock says.
@@ -15,8 +14,8 @@ pub struct Superblock {
     pub cluster: Option<ClusterId>,
     /// The ids it held before this opening (R1).
     pub opens: Vec<OpenId>,
-    /// The bytes of each slice.
-    pub slices: Vec<Range<u64>>,
+    /// How many slices it has.
+    pub slices: u8,
 }
 
 /// What the opening of a slice's store found.
@@ -37,19 +36,14 @@ pub trait DriveFormat: Send + Sync + 'static {
     /// Reads the superblock and, unless it is another cluster's, makes `open` durable in it (R1, S6).
     fn open(&self, file: &Arc<DriveFile>, open: OpenId, ours: ClusterId) -> Result<Superblock, String>;
     /// Makes durable that this opening was registered in `cluster` (R1).
-    fn registered(
-        &self,
-        file: &Arc<DriveFile>,
-        superblock: &mut Superblock,
-        cluster: ClusterId,
-    ) -> Result<(), String>;
+    fn registered(&self, file: &Arc<DriveFile>, cluster: ClusterId, open: OpenId) -> Result<(), String>;
     /// Opens the store of slice `index`, on the slice's thread.
     fn open_slice(
         &self,
         index: u8,
-        identity: DriveIdentity,
         open: OpenId,
-        disk: RingDisk,
+        file: &Arc<DriveFile>,
+        ring: &mut Ring,
         memory: usize,
         pool: &Pool,
     ) -> Result<(Self::Store, SliceFacts), String>;

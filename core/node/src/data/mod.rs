@@ -15,6 +15,7 @@ pub mod format;
 mod key;
 mod links;
 pub mod machine;
+pub mod slice;
 mod start;
 mod stream;
 #[cfg(test)]
@@ -22,7 +23,7 @@ mod tests;
 pub mod thread;
 
 pub use acceptor::{DataPort, DataPortConfig, DataPortError};
-pub use drive::{DriveConfig, DriveError, DriveFacts, DriveHandle, open_drive_of};
+pub use drive::{DriveConfig, DriveError, DriveFacts, DriveHandle, open_drive, open_drive_of};
 
 pub use start::{SliceHandle, Started, start_slice};
 

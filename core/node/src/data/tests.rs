@@ -7,7 +7,7 @@ use super::{
 };
 use crate::seam::{FromSlice, Identity, PeerAddress, ToSlice};
 use sarsen_buffer::Pool;
-use sarsen_ring::{BlockingDisk, DriveFile, RingConfig, RingDisk};
+use sarsen_ring::{BlockingDisk, DriveFile, Ring, RingConfig};
 use sarsen_slice::{Config, Input, LeaseMode, Output};
 use sarsen_store::disk::{Disk, OpId};
 use sarsen_types::*;
@@ -511,29 +511,22 @@ impl DriveFormat for ToyFormat {
             ids.push(open.0);
             ToyFormat::write(file, &ids);
         }
-        let slices = vec![4096..1 << 19, 1 << 19..1 << 20];
-        Ok(Superblock { identity: DriveIdentity(5), cluster, opens, slices })
+        Ok(Superblock { identity: DriveIdentity(5), cluster, opens, slices: 2 })
     }
-    fn registered(
-        &self,
-        file: &Arc<DriveFile>,
-        superblock: &mut Superblock,
-        cluster: ClusterId,
-    ) -> Result<(), String> {
-        let open = *ToyFormat::read(file).last().unwrap();
-        superblock.cluster = Some(cluster);
-        ToyFormat::write(file, &[cluster.0, open]);
+    fn registered(&self, file: &Arc<DriveFile>, cluster: ClusterId, open: OpenId) -> Result<(), String> {
+        ToyFormat::write(file, &[cluster.0, open.0]);
         Ok(())
     }
     fn open_slice(
         &self,
         index: u8,
-        _: DriveIdentity,
         _: OpenId,
-        disk: RingDisk,
+        file: &Arc<DriveFile>,
+        ring: &mut Ring,
         _: usize,
         _: &Pool,
     ) -> Result<(ToyStore, SliceFacts), String> {
+        let disk = ring.disk(file.clone(), 4096, 1 << 19);
         if self.broken_slice == Some(index) {
             return Err(format!("slice {index} has no root"));
         }
@@ -567,7 +560,7 @@ fn a_drive_is_opened_registered_served_and_stopped_and_its_superblock_remembers(
 
     let drive = open(&ours, None).unwrap();
     let facts = drive.facts().clone();
-    assert_eq!((facts.opens.len(), facts.slices, facts.total_blocks, facts.is_broken), (1, 2, 255, true));
+    assert_eq!((facts.opens.len(), facts.slices, facts.total_blocks, facts.is_broken), (1, 2, 256, true));
     assert!(!facts.opens.contains(&facts.open) && facts.cluster.is_none());
     let slice =
         |index| connect(TcpStream::connect(ours.address()).unwrap(), hello(SliceId::new(4, index)), KEY);
