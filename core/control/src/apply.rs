@@ -1,0 +1,122 @@
+//! One command after the other.
+use crate::command::{Answer, Command, Entry};
+use crate::state::{Answered, Node, Policy, REQUEST_MS, REQUESTS_MAX, State};
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use sarsen_types::limits::COPIES_MAX;
+use sarsen_types::view::NodeAddress;
+use sarsen_types::{ClusterId, DriveId, NodeId, Revision};
+
+/// The name of the policy that every cluster has.
+pub const POLICY: &str = "default";
+
+impl State {
+    /// Carries out a command. A request id that was answered gets the same answer and changes nothing (R30).
+    pub fn apply(&mut self, entry: &Entry) -> Answer {
+        self.now_ms = self.now_ms.max(entry.at_ms);
+        if let Some(answered) = entry.request.and_then(|id| self.answered.get(&id)) {
+            return answered.answer.clone();
+        }
+        // Changes see the revision that they make.
+        self.revision = Revision(self.revision.0 + 1);
+        let answer = self.carry_out(&entry.command);
+        if let Some(id) = entry.request {
+            self.remember(id, &answer);
+        }
+        debug_assert!(self.is_consistent(), "after {entry:?}");
+        answer
+    }
+
+    fn carry_out(&mut self, command: &Command) -> Answer {
+        match command {
+            Command::Begin { cluster, copies, is_dev } => self.begin(*cluster, *copies, *is_dev),
+            Command::Node { identity, api, address } => return self.node(*identity, api, address),
+            Command::Heard { node, is_up } => self.heard(*node, *is_up),
+            Command::Register(r) => return self.register(r),
+            Command::Trust { drive, open } => drop(self.trust(*drive, *open)),
+            Command::Failed { drive, open, why } => drop(self.failed(*drive, *open, why)),
+            Command::Space(all) => self.space(all),
+            Command::Judge(all) => all.iter().for_each(|p| drop(self.judge(p))),
+            Command::Join(all) => all.iter().for_each(|m| drop(self.join(m))),
+            Command::Lead(all) => all.iter().for_each(|m| drop(self.lead(m))),
+            Command::Leave { node } => drop(self.leave(*node)),
+            Command::Place(all) => all.iter().for_each(|m| drop(self.place(m))),
+            Command::Unplace(all) => all.iter().for_each(|m| drop(self.unplace(m))),
+            Command::CreateVolume { name, size, policy } => return self.create_volume(name, *size, policy),
+            Command::GrowVolume { volume, size } => return self.grow_volume(*volume, *size),
+            Command::DeleteVolume { volume } => return self.delete_volume(*volume),
+            Command::Attach { volume, owner, exclusive, read_only } => {
+                return self.attach(*volume, owner, *exclusive, *read_only);
+            }
+            Command::Release { attachment } => return self.release(*attachment),
+            Command::DetachForced { attachment } => return self.detach_forced(*attachment),
+            Command::SetDownOut { ms } => self.settings.down_out_ms = *ms,
+        }
+        Answer::Done
+    }
+
+    /// What clients are told of volumes changed.
+    pub(crate) fn changes_map(&mut self) {
+        self.map_revision = self.revision;
+    }
+
+    fn begin(&mut self, cluster: ClusterId, copies: u8, is_dev: bool) {
+        if self.cluster != ClusterId::default() {
+            return;
+        }
+        (self.cluster, self.is_dev) = (cluster, is_dev);
+        let copies = copies.clamp(1, COPIES_MAX as u8);
+        let policy = Policy { copies, min_copies: (copies - 1).max(1), table: Vec::new() };
+        self.policies.insert(String::from(POLICY), policy);
+        self.tell(format!("the cluster begins, with {copies} copies"));
+    }
+
+    fn node(&mut self, identity: u128, api: &str, address: &NodeAddress) -> Answer {
+        let known = self.nodes.iter().find(|(_, n)| n.identity == identity).map(|(id, _)| *id);
+        let id = known.unwrap_or_else(|| {
+            self.last.node += 1;
+            NodeId(self.last.node)
+        });
+        let (api, address, since_ms) = (String::from(api), address.clone(), self.now_ms);
+        self.nodes.insert(id, Node { identity, api, address, is_up: true, since_ms });
+        for drive in self.drives.values_mut().filter(|d| d.node == id) {
+            drive.is_up = false; // until it registers
+        }
+        let what = if known.is_some() { "started" } else { "joined" };
+        self.tell(format!("node {id} {what}"));
+        self.changes_map();
+        Answer::Node(id)
+    }
+
+    fn heard(&mut self, node: NodeId, is_up: bool) {
+        let now = self.now_ms;
+        match self.nodes.get_mut(&node) {
+            Some(n) if n.is_up != is_up => (n.is_up, n.since_ms) = (is_up, now),
+            _ => return,
+        }
+        let what = if is_up { "is heard again" } else { "is not heard any more" };
+        self.tell(format!("node {node} {what}"));
+        self.changes_map();
+    }
+
+    fn space(&mut self, all: &[(DriveId, u64, u64)]) {
+        let told: BTreeMap<DriveId, (u64, u64)> = all.iter().map(|(d, t, u)| (*d, (*t, *u))).collect();
+        for (id, drive) in &mut self.drives {
+            if let Some((total, used)) = told.get(id) {
+                (drive.total_blocks, drive.used_blocks) = (*total, *used);
+            }
+        }
+    }
+
+    fn remember(&mut self, id: u128, answer: &Answer) {
+        let now = self.now_ms;
+        self.answered.retain(|_, a| now - a.at_ms.min(now) < REQUEST_MS);
+        if self.answered.len() >= REQUESTS_MAX {
+            let oldest = self.answered.iter().min_by_key(|(_, a)| a.at_ms).map(|(id, _)| *id);
+            oldest.and_then(|id| self.answered.remove(&id));
+        }
+        self.answered.insert(id, Answered { at_ms: now, answer: answer.clone() });
+    }
+}

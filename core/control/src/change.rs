@@ -1,0 +1,202 @@
+//! Every change of a group: one function raises the epoch and keeps `complete` and the list of who is out (R6, R9, R11, R12).
+use crate::command::Move;
+use crate::state::{Out, Retired, State};
+use alloc::vec::Vec;
+use sarsen_types::{
+    AttachmentId, Epoch, Generation, GroupChange, GroupId, GroupState, Joining, Member, NodeId, Proposal,
+    SliceId,
+};
+
+/// A group whose epoch is within this of the last one changes no more: versions have 24 bits for it. One change a second
+/// lasts half a year to come here, so this is a fault that somebody must look at, not a limit of use.
+const EPOCH_RESERVE: u32 = 1 << 10;
+
+impl State {
+    /// The one way to change a group: a new epoch, `primary_since` when another leads, `complete` (R11), who is out (R19).
+    pub(crate) fn change(&mut self, group: GroupId, f: impl FnOnce(&mut GroupState, Epoch)) {
+        let Some(state) = self.groups.get_mut(&group) else { return };
+        if state.epoch.0 + EPOCH_RESERVE >= Epoch::MAX.0 {
+            return;
+        }
+        let (led, epoch) = (state.primary, state.epoch.next());
+        f(state, epoch);
+        state.epoch = epoch;
+        if state.primary != led {
+            state.primary_since = epoch;
+        }
+        if state.may_commit() {
+            state.complete = state.in_sync.clone();
+        } else {
+            let more: Vec<SliceId> =
+                state.in_sync.iter().copied().filter(|s| !state.complete.contains(s)).collect();
+            state.complete.extend(more);
+        }
+        self.note_out(group);
+        self.changes_map();
+    }
+
+    /// Keeps the list of members that are not in sync.
+    pub(crate) fn note_out(&mut self, group: GroupId) {
+        let Some(state) = self.groups.get(&group) else { return };
+        let out = self.out.entry(group).or_default();
+        out.retain(|o| state.assignment_of(o.slice).is_some() && !state.is_in_sync(o.slice));
+        for member in state.members.iter().filter(|m| !state.is_in_sync(m.slice)) {
+            if !out.iter().any(|o| o.slice == member.slice) {
+                out.push(Out { slice: member.slice, since_ms: self.now_ms, joins: 0, joined_ms: 0 });
+            }
+        }
+        if out.is_empty() {
+            self.out.remove(&group);
+        }
+    }
+
+    /// The group, if its epoch is still the one that was judged by.
+    fn at_epoch(&self, group: GroupId, epoch: Epoch) -> Option<&GroupState> {
+        self.groups.get(&group).filter(|g| g.epoch == epoch)
+    }
+
+    /// What slices proposed (R6, R9, R12, R31). Returns whether anything changed.
+    pub(crate) fn judge(&mut self, p: &Proposal) -> bool {
+        let Some(g) = self.at_epoch(p.group, p.epoch) else { return false };
+        let leads = g.primary == p.by;
+        match p.change {
+            GroupChange::TakeOver => {
+                if !g.is_in_sync(p.by) || leads {
+                    return false;
+                }
+                // The old primary leaves in the takeover's own compare-and-set (R12).
+                self.change(p.group, |s, _| {
+                    let old = s.primary;
+                    s.in_sync.retain(|c| *c != old);
+                    s.primary = p.by;
+                });
+            }
+            GroupChange::Remove(who) => {
+                if !leads || who == p.by || !(g.is_in_sync(who) || g.join_of(who).is_some()) {
+                    return false;
+                }
+                self.change(p.group, |s, _| {
+                    s.in_sync.retain(|c| *c != who);
+                    s.joining.retain(|j| j.slice != who);
+                });
+            }
+            GroupChange::Promote(who) => {
+                if !leads || g.join_of(who).is_none() {
+                    return false;
+                }
+                self.change(p.group, |s, _| {
+                    s.joining.retain(|j| j.slice != who);
+                    s.in_sync.push(who);
+                });
+            }
+            GroupChange::Fenced(attachment, generation) => {
+                return leads && self.fenced(p.group, attachment, generation);
+            }
+        }
+        true
+    }
+
+    /// A group's primary says that older generations can commit nothing more in it (R31).
+    fn fenced(&mut self, group: GroupId, attachment: AttachmentId, generation: Generation) -> bool {
+        let Some(a) = self.attachments.get_mut(&attachment) else { return false };
+        let Some(left) = a.fencing.as_mut().filter(|_| a.generation == generation) else { return false };
+        let was_new = left.remove(&group);
+        if left.is_empty() {
+            self.end_attachment(attachment);
+        }
+        was_new
+    }
+
+    /// Members begin to be brought up to date.
+    pub(crate) fn join(&mut self, m: &Move) -> bool {
+        let Some(g) = self.at_epoch(m.group, m.epoch) else { return false };
+        let is_out =
+            g.assignment_of(m.slice).is_some() && !g.is_in_sync(m.slice) && g.join_of(m.slice).is_none();
+        let is_stale = self.drives.get(&m.slice.drive).is_none_or(|d| d.is_stale);
+        if !is_out || is_stale || !self.is_up(m.slice) {
+            return false;
+        }
+        self.change(m.group, |s, since| s.joining.push(Joining { slice: m.slice, since }));
+        let now = self.now_ms;
+        let out = self.out.get_mut(&m.group).and_then(|all| all.iter_mut().find(|o| o.slice == m.slice));
+        if let Some(out) = out {
+            (out.joins, out.joined_ms) = (out.joins.saturating_add(1), now);
+        }
+        true
+    }
+
+    /// An in-sync copy leads from now on; who led stays in sync (R2 makes the new one wait until the old one stopped).
+    pub(crate) fn lead(&mut self, m: &Move) -> bool {
+        let Some(g) = self.at_epoch(m.group, m.epoch) else { return false };
+        if !g.is_in_sync(m.slice) || g.primary == m.slice {
+            return false;
+        }
+        self.change(m.group, |s, _| s.primary = m.slice);
+        true
+    }
+
+    /// The copies of a node that stops leave in_sync where they do not lead.
+    pub(crate) fn leave(&mut self, node: NodeId) -> bool {
+        let drives: Vec<_> = self.drives.iter().filter(|(_, d)| d.node == node).map(|(id, _)| *id).collect();
+        let mut changed = false;
+        let groups: Vec<(GroupId, SliceId)> = self.copies_on(&drives);
+        for (group, slice) in groups {
+            let g = &self.groups[&group];
+            if g.primary != slice && (g.is_in_sync(slice) || g.join_of(slice).is_some()) {
+                self.change(group, |s, _| {
+                    s.in_sync.retain(|c| *c != slice);
+                    s.joining.retain(|j| j.slice != slice);
+                });
+                changed = true;
+            }
+        }
+        changed
+    }
+
+    /// Groups with a member on one of `drives`, with that member.
+    pub(crate) fn copies_on(&self, drives: &[sarsen_types::DriveId]) -> Vec<(GroupId, SliceId)> {
+        let all = self.groups.values().flat_map(|g| g.members.iter().map(|m| (g.group, m.slice)));
+        all.filter(|(_, s)| drives.contains(&s.drive)).collect()
+    }
+
+    /// A slice that had none gets a copy of the group, under a number of its own (R20), and joins at once.
+    pub(crate) fn place(&mut self, m: &Move) -> bool {
+        let Some(g) = self.at_epoch(m.group, m.epoch) else { return false };
+        let (domain, copies) = (self.domain(m.slice), self.copies_of(m.group));
+        let shares = |s: &SliceId| self.domain(*s) == domain;
+        let is_stale = self.drives.get(&m.slice.drive).is_none_or(|d| d.is_stale);
+        let refused = g.assignment_of(m.slice).is_some()
+            || is_stale
+            || !self.is_up(m.slice)
+            || g.in_sync.len() + g.joining.len() >= copies
+            || g.in_sync.iter().any(shares)
+            || g.joining.iter().any(|j| shares(&j.slice));
+        if refused {
+            return false;
+        }
+        self.last.assignment += 1;
+        let member = Member { slice: m.slice, assignment: self.last.assignment };
+        self.retired.retain(|r| (r.group, r.slice) != (m.group, m.slice));
+        self.change(m.group, |s, since| {
+            s.members.push(member);
+            s.joining.push(Joining { slice: m.slice, since });
+        });
+        true
+    }
+
+    /// A member that is not needed any more: its data go when all the policy's copies are in sync without it (R20).
+    pub(crate) fn unplace(&mut self, m: &Move) -> bool {
+        let Some(g) = self.at_epoch(m.group, m.epoch) else { return false };
+        let Some(assignment) = g.assignment_of(m.slice) else { return false };
+        // What is in `complete` may be all that is left one day (R11).
+        if !self.is_whole(g) || g.is_in_sync(m.slice) || g.complete.contains(&m.slice) {
+            return false;
+        }
+        self.change(m.group, |s, _| {
+            s.members.retain(|x| x.slice != m.slice);
+            s.joining.retain(|j| j.slice != m.slice);
+        });
+        self.retired.push(Retired { group: m.group, slice: m.slice, assignment });
+        true
+    }
+}

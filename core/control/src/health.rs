@@ -1,0 +1,55 @@
+//! Whether the cluster is healthy, and why not, in words.
+use crate::state::State;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+/// How the cluster is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Health {
+    /// Every node and drive is up and every group has all its copies in sync.
+    Ok,
+    /// All volumes can be read and written.
+    Degraded,
+    /// Some cannot.
+    Unavailable,
+}
+
+/// How the cluster is, and what is wrong, worst first.
+pub fn health(state: &State) -> (Health, Vec<String>) {
+    let mut health = Health::Ok;
+    let mut reasons = Vec::new();
+    let (mut short, mut joining, mut stuck) = (0usize, 0usize, 0usize);
+    for g in state.groups.values() {
+        let up = g.in_sync.iter().filter(|s| state.is_up(**s)).count();
+        short += usize::from(!state.is_whole(g));
+        joining += usize::from(!state.is_whole(g) && !g.joining.is_empty());
+        stuck += usize::from(up < g.min_copies as usize || !state.is_up(g.primary));
+    }
+    let all = state.groups.len();
+    if stuck > 0 {
+        health = Health::Unavailable;
+        reasons
+            .push(format!("{stuck} of {all} groups cannot serve: their leader or too many copies are away"));
+    }
+    for (id, node) in state.nodes.iter().filter(|(_, n)| !n.is_up) {
+        reasons.push(format!("node {id} ({}) is down", node.api));
+    }
+    for (id, drive) in &state.drives {
+        let is_lone = state.nodes.get(&drive.node).is_some_and(|n| n.is_up) && !drive.is_up;
+        let place = format!("drive {id} ({} on node {})", drive.path, drive.node);
+        match &drive.failure {
+            Some(why) => reasons.push(format!("{place} failed: {why}")),
+            None if is_lone => reasons.push(format!("{place} is down")),
+            None if drive.is_stale => reasons.push(format!("{place} is stale, and is being emptied")),
+            None => {}
+        }
+    }
+    if short > 0 {
+        reasons.push(format!("{short} of {all} groups lack copies, {joining} of them are recovering"));
+    }
+    if !reasons.is_empty() {
+        health = health.max(Health::Degraded);
+    }
+    (health, reasons)
+}

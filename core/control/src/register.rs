@@ -1,0 +1,168 @@
+//! Registration of a drive after each opening (R1), and its end.
+use crate::command::{Answer, Refusal, RefusalKind, Register};
+use crate::state::{Drive, State};
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use sarsen_types::{DriveId, GroupId, OpenId, SliceId};
+
+impl State {
+    /// One command: the open id is remembered, and no group goes on as if the drive had not been away (R1).
+    pub(crate) fn register(&mut self, r: &Register) -> Answer {
+        if !self.nodes.contains_key(&r.node) {
+            let what = format!("node {} is not of this cluster", r.node);
+            return Answer::Refused(Refusal::new(RefusalKind::NotFound, what));
+        }
+        let known =
+            self.drives.iter().find(|(_, d)| d.identity == r.identity).map(|(id, d)| (*id, d.clone()));
+        // The same opening again: its answer was lost.
+        if let Some((drive, d)) = known.as_ref().filter(|(_, d)| d.open == r.open && d.is_up) {
+            return Answer::Registered { drive: *drive, is_stale: d.is_stale };
+        }
+        let id = match &known {
+            Some((id, _)) => *id,
+            None => {
+                self.last.drive += 1;
+                DriveId(self.last.drive)
+            }
+        };
+        let is_current = known.as_ref().is_none_or(|(_, d)| d.open == r.open || r.opens.contains(&d.open));
+        let was_stale = known.as_ref().is_some_and(|(_, d)| d.is_stale);
+        let is_stale = !is_current || r.is_broken || was_stale;
+        // While it is judged it is not up: it is no heir of its own.
+        let mut drive = Drive {
+            identity: r.identity,
+            node: r.node,
+            open: r.open,
+            path: r.path.clone(),
+            class: r.class.clone(),
+            slices: r.slices,
+            size: r.size,
+            total_blocks: r.total_blocks,
+            used_blocks: r.used_blocks,
+            is_up: false,
+            is_stale,
+            failure: None,
+        };
+        self.drives.insert(id, drive.clone());
+        let mut led = 0u32;
+        for (group, slice) in self.copies_on(&[id]) {
+            led += u32::from(self.groups[&group].primary == slice);
+            self.returned(group, slice, is_stale);
+        }
+        drive.is_up = true;
+        self.drives.insert(id, drive);
+        for out in self.out.values_mut().flatten().filter(|o| o.slice.drive == id) {
+            out.joins = 0;
+        }
+        let how = if is_stale { ", stale: what it holds counts for nothing" } else { "" };
+        let what = if known.is_some() { "is back" } else { "is new" };
+        self.tell(format!("drive {id} ({}) on node {} {what}{how}; it led {led} groups", r.path, r.node));
+        self.changes_map();
+        Answer::Registered { drive: id, is_stale }
+    }
+
+    /// What the registration of `slice`'s drive does to one of its groups.
+    fn returned(&mut self, group: GroupId, slice: SliceId, is_stale: bool) {
+        let g = &self.groups[&group];
+        let led = g.primary == slice;
+        let drop = is_stale && g.is_in_sync(slice) && g.in_sync.len() > 1;
+        let is_sole = g.in_sync == [slice];
+        let more = is_stale && ((g.complete.contains(&slice) && !is_sole) || g.join_of(slice).is_some());
+        if !(led || drop || more) {
+            return;
+        }
+        let heir = self.heir(group, slice, is_stale);
+        self.change(group, |s, epoch| {
+            if drop {
+                s.in_sync.retain(|c| *c != slice);
+            }
+            if is_stale && s.in_sync == [slice] && heir != slice {
+                s.in_sync = Vec::from([heir]); // a complete copy leads (R11)
+                s.joining.retain(|j| j.slice != heir);
+            }
+            if is_stale {
+                s.joining.retain(|j| j.slice != slice);
+            }
+            if led {
+                s.primary = heir;
+                s.primary_since = epoch; // who is named again after an opening owes a takeover (R5)
+            }
+        });
+        if is_stale && let Some(s) = self.groups.get_mut(&group) {
+            s.complete.retain(|c| *c != slice || s.in_sync.contains(c));
+            for c in &s.in_sync {
+                if !s.complete.contains(c) {
+                    s.complete.push(*c);
+                }
+            }
+        }
+        self.note_out(group);
+    }
+
+    /// Who leads a group from now on if `slice` led it: an in-sync copy that is up, one that leads little; else, when
+    /// what `slice` holds counts for nothing, another in-sync or a complete copy; else the same one.
+    fn heir(&self, group: GroupId, slice: SliceId, is_stale: bool) -> SliceId {
+        let g = &self.groups[&group];
+        if g.primary != slice {
+            return slice;
+        }
+        let others = || g.in_sync.iter().copied().filter(|s| *s != slice);
+        if let Some(heir) = self.calmest(others().filter(|s| self.is_up(*s))) {
+            return heir;
+        }
+        if is_stale && g.in_sync.len() > 1 {
+            return others().next().unwrap_or(slice);
+        }
+        let complete = || g.complete.iter().copied().filter(|s| *s != slice);
+        if is_stale {
+            let up = complete().find(|s| self.is_up(*s));
+            return up.or(complete().next()).unwrap_or(slice);
+        }
+        slice
+    }
+
+    /// Of some slices the one that leads the fewest groups.
+    pub(crate) fn calmest(&self, of: impl Iterator<Item = SliceId>) -> Option<SliceId> {
+        of.min_by_key(|s| (self.groups.values().filter(|g| g.primary == *s).count(), *s))
+    }
+
+    /// A stale drive's floors durably count as zero now.
+    pub(crate) fn trust(&mut self, drive: DriveId, open: OpenId) -> bool {
+        match self.drives.get_mut(&drive).filter(|d| d.open == open && d.is_stale) {
+            Some(d) => d.is_stale = false,
+            None => return false,
+        }
+        true
+    }
+
+    /// A drive ended (S9): its process acknowledges nothing more of it, so it leaves every in_sync that has another
+    /// member, and who is up leads.
+    pub(crate) fn failed(&mut self, drive: DriveId, open: OpenId, why: &str) -> bool {
+        match self.drives.get_mut(&drive).filter(|d| d.open == open && d.is_up) {
+            Some(d) => (d.is_up, d.failure) = (false, Some(String::from(why))),
+            None => return false,
+        }
+        for (group, slice) in self.copies_on(&[drive]) {
+            let g = &self.groups[&group];
+            let others = g.in_sync.iter().copied().filter(|s| *s != slice && self.is_up(*s));
+            let heir = self.calmest(others);
+            let leads = g.primary == slice;
+            let can_leave = g.is_in_sync(slice) && if leads { heir.is_some() } else { g.in_sync.len() > 1 };
+            if can_leave || g.join_of(slice).is_some() {
+                self.change(group, |s, _| {
+                    s.joining.retain(|j| j.slice != slice);
+                    if can_leave {
+                        s.in_sync.retain(|c| *c != slice);
+                        if let Some(heir) = heir.filter(|_| leads) {
+                            s.primary = heir;
+                        }
+                    }
+                });
+            }
+        }
+        self.tell(format!("drive {drive} failed: {why}"));
+        self.changes_map();
+        true
+    }
+}
