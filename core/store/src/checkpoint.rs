@@ -58,6 +58,10 @@ impl State {
     pub fn holds_writes(&self) -> bool {
         self.stage == Stage::Draining
     }
+    /// Its number, while it is under way; 0 otherwise.
+    pub fn number_under_way(&self) -> u64 {
+        if self.stage == Stage::None { 0 } else { self.number }
+    }
     /// Whether none is under way.
     pub fn is_idle(&self) -> bool {
         self.stage == Stage::None

@@ -13,6 +13,8 @@ pub struct Group {
     pub ledger: Ledger,
     /// Its objects.
     pub objects: BTreeMap<ObjectId, Object>,
+    /// All versions at or below it are committed, though the floor may be lower: of a joiner (R10, R15).
+    pub settled: Version,
     /// Versions above the floor that are committed.
     pub committed: BTreeSet<Version>,
     /// Objects with entries not merged.
@@ -83,6 +85,7 @@ impl Group {
                 self.drop_objects(all, &mut gone);
                 self.committed.clear();
                 self.stacked.clear();
+                self.settled = Version::ZERO;
             }
             Body::DropLayer { layer } => {
                 let low = ObjectId { layer: *layer, ..ObjectId::default() };
@@ -132,6 +135,7 @@ impl Group {
     /// R10: what lies under committed entries goes.
     pub fn settle(&mut self, below: Version) -> Vec<Held> {
         let mut gone = Vec::new();
+        self.settled = self.settled.max(below);
         self.stacked.retain(|(id, block)| {
             let Some(object) = self.objects.get_mut(id) else { return false };
             object.settle(*block, below, &mut gone);

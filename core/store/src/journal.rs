@@ -9,6 +9,8 @@ const MAGIC: u32 = 0x3142_4a53;
 const FORMAT: u16 = 1;
 /// Bytes before floors and records.
 const HEADER: usize = 8 + 4 + 2 + 2 + 16 + 16 + 8 + 8 + 8 + 4 + 4;
+/// Bytes of a floor: group, floor, settled.
+const FLOOR: usize = 4 + 8 + 8;
 /// A journal block is at most so many 4 KiB units.
 pub const UNITS_MAX: u64 = 32;
 /// Bytes of floors and records in one.
@@ -41,21 +43,21 @@ pub struct Ring {
 /// What is gathered for one block.
 #[derive(Default, Debug)]
 pub struct Draft {
-    floors: Vec<(GroupId, Version)>,
+    floors: Vec<(GroupId, Version, Version)>,
     records: Writer,
     count: u32,
 }
 
 impl Draft {
-    /// A floor that moved since the last block.
-    pub fn floor(&mut self, group: GroupId, floor: Version) {
-        self.floors.push((group, floor));
+    /// A floor, or what a joiner knows to be committed (R10), moved since the last block.
+    pub fn floor(&mut self, group: GroupId, floor: Version, settled: Version) {
+        self.floors.push((group, floor, settled));
     }
     /// Adds a record when it fits; gives back whether it did.
     pub fn record(&mut self, record: &Record, places: &[u64]) -> bool {
         let before = self.records.0.len();
         put_record(&mut self.records, record, places);
-        if self.floors.len() * 12 + self.records.0.len() > BODY_MAX {
+        if self.floors.len() * FLOOR + self.records.0.len() > BODY_MAX {
             self.records.0.truncate(before);
             return false;
         }
@@ -68,7 +70,7 @@ impl Draft {
     }
     /// Units it takes.
     pub fn units(&self) -> u64 {
-        ((HEADER + self.floors.len() * 12 + self.records.0.len()) as u64).div_ceil(BLOCK_SIZE as u64)
+        ((HEADER + self.floors.len() * FLOOR + self.records.0.len()) as u64).div_ceil(BLOCK_SIZE as u64)
     }
     /// The block, and the head after it.
     pub fn seal(self, pool: &Pool, ring: &Ring, head: Head, durable: u64) -> (Buf, Head) {
@@ -76,8 +78,8 @@ impl Draft {
         let mut w = Writer::default();
         w.u64(0).u32(MAGIC).u16(FORMAT).u16(units as u16).u128(ring.drive.0).u128(ring.open.0);
         w.u64(head.sequence).u64(head.previous).u64(durable).u32(self.floors.len() as u32).u32(self.count);
-        for (group, floor) in &self.floors {
-            w.u32(group.0).u64(floor.0);
+        for (group, floor, settled) in &self.floors {
+            w.u32(group.0).u64(floor.0).u64(settled.0);
         }
         w.raw(&self.records.0);
         let mut buf = pool.take_zeroed(units as usize * BLOCK_SIZE);
@@ -132,8 +134,8 @@ pub struct Block {
     pub checksum: u64,
     /// The checksum of the one before.
     pub previous: u64,
-    /// Floors that had moved.
-    pub floors: Vec<(GroupId, Version)>,
+    /// Floors that had moved, and what was settled: as they were before the records.
+    pub floors: Vec<(GroupId, Version, Version)>,
     /// Records with the places of their data.
     pub records: Vec<(Record, Vec<u64>)>,
 }
@@ -150,7 +152,7 @@ pub fn open(bytes: &[u8]) -> Result<Block, Malformed> {
     r.get_u64()?;
     let floors = r.get_u32()?;
     let records = r.get_u32()?;
-    let floors = (0..floors).map(|_| Ok((GroupId(r.get_u32()?), Version(r.get_u64()?))));
+    let floors = (0..floors).map(|_| Ok((GroupId(r.get_u32()?), Version(r.get_u64()?), Version(r.get_u64()?))));
     let floors = floors.collect::<Result<_, Malformed>>()?;
     let records = (0..records).map(|_| get_record(&mut r)).collect::<Result<_, _>>()?;
     Ok(Block { checksum, previous, floors, records })

@@ -334,16 +334,19 @@ fn replay<D: Disk>(
     }
     opened.replayed = chain.len() as u64;
     for (sequence, block) in &chain {
+        // floors were taken down before the records: an Assign or Distrust of the same block is not undone by them
+        for &(group, floor, settled) in &block.floors {
+            let group = groups.entry(group).or_default();
+            group.ledger.raise_floor(floor);
+            group.settled = group.settled.max(settled);
+        }
         for (record, places) in &block.records {
             apply(io, options, groups, record, places, *sequence > durable, opened);
         }
-        for &(group, floor) in &block.floors {
-            groups.entry(group).or_default().ledger.raise_floor(floor);
-        }
     }
     for group in groups.values_mut() {
-        let floor = group.ledger.floor;
-        group.settle(floor);
+        let settled = group.ledger.floor.max(group.settled);
+        group.settle(settled);
     }
     opened.is_broken |= has_hole(io, region, options, head, durable);
     if opened.is_broken {

@@ -310,3 +310,15 @@ fn stack_of(object: &crate::object::Object, block: u16, above: Version) -> Small
     }
     stack
 }
+
+impl<D: Disk> Store<D> {
+    /// The highest entry of every block of a group: for checkers.
+    pub fn top_entries(&self, group: GroupId) -> impl Iterator<Item = ((ObjectId, u16), Entry)> {
+        self.groups.get(&group).into_iter().flat_map(|g| {
+            g.objects
+                .iter()
+                .flat_map(|(id, o)| (0..BLOCKS_PER_CHUNK).map(move |b| ((*id, b), o.top(b).entry())))
+                .filter(|(_, e)| *e != Entry::Absent)
+        })
+    }
+}

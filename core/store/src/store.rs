@@ -211,6 +211,10 @@ impl<D: Disk> Store<D> {
     /// All at or below are committed; the floor does not move (R10, R15).
     pub fn settle(&mut self, group: GroupId, below: Version) {
         let gone = self.group(group).settle(below);
+        // what lay under a settled entry is free once a journal block says so: else a replay would name it again
+        if !gone.is_empty() {
+            self.moved_floors.insert(group);
+        }
         self.release(gone, 0);
     }
 
@@ -393,8 +397,8 @@ impl<D: Disk> Store<D> {
     fn write_block(&mut self) {
         let mut draft = Draft::default();
         for group in std::mem::take(&mut self.moved_floors) {
-            let floor = self.groups[&group].ledger.floor;
-            draft.floor(group, floor);
+            let (floor, settled) = (self.groups[&group].ledger.floor, self.groups[&group].settled);
+            draft.floor(group, floor, settled);
         }
         let sequence = self.head.sequence;
         let mut tokens: SmallVec<[Token; 8]> = SmallVec::new();
@@ -456,6 +460,8 @@ impl<D: Disk> Store<D> {
 
     /// Nothing names these any more; they are free behind their barrier (R10, S12).
     pub(crate) fn release(&mut self, gone: impl IntoIterator<Item = Held>, root: u64) {
+        // while a checkpoint is under way a replay may still begin at the root before it
+        let root = root.max(self.checkpoint.number_under_way());
         let barrier = Barrier { journal: self.head.sequence, read: self.reads.next_number(), root };
         for block in gone.into_iter().filter_map(|h| h.place.block()) {
             self.space.release(block, barrier);
