@@ -77,7 +77,11 @@ fn start(number: u32, dir: &Path) -> Node {
     }
     let words = Arc::new(Mutex::new(Vec::new()));
     let told = words.clone();
-    let config = DriveConfig { marks_threads: false, ..DriveConfig::new(path, LeaseMode::Clock) };
+    let config = DriveConfig {
+        marks_threads: false,
+        stop_max: Duration::from_millis(100),
+        ..DriveConfig::new(path, LeaseMode::Clock)
+    };
     let drive = open_drive(config, &port, Arc::new(move |word| told.lock().unwrap().push(word))).unwrap();
     Node { port, drive, words }
 }
@@ -109,6 +113,8 @@ impl Client {
     fn connect(node: &Node, revision: u32) -> Client {
         let mut socket = TcpStream::connect(node.port.address()).unwrap();
         socket.set_nodelay(true).unwrap();
+        // no wait of the protocol is longer (R27)
+        socket.set_read_timeout(Some(Duration::from_secs(40))).unwrap();
         let greeting = Greeting { attachment: ATTACHMENT, generation: Generation(1), session: SESSION };
         let hello = Hello {
             version: 0,
@@ -251,8 +257,8 @@ fn what_was_written_is_read_after_everything_was_stopped_and_after_everything_di
                 std::fs::copy(dir.path().join(&name), crashed.path().join(&name)).unwrap();
             }
         }
+        nodes.iter().for_each(|node| node.drive.stop());
         for node in nodes {
-            node.drive.stop();
             node.drive.join();
             let words = node.words.lock().unwrap();
             assert!(words.iter().any(|w| matches!(w, FromSlice::Stopped { .. })), "{words:?}");

@@ -9,7 +9,7 @@ use rand::TryRngCore;
 use rand::rngs::OsRng;
 use sarsen_ring::{DriveFile, FileError, RingConfig};
 use sarsen_slice::LeaseMode;
-use sarsen_types::{ClusterId, DriveId, DriveIdentity, OpenId, SliceId, View};
+use sarsen_types::{ClusterId, DriveId, DriveIdentity, Duration, OpenId, SliceId, View};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,13 +28,15 @@ pub struct DriveConfig {
     pub ring: RingConfig,
     /// Mark its threads as I/O flushers (L8); not in `sarsen dev`.
     pub marks_threads: bool,
+    /// How long a planned stop waits for other copies to lead what is led here.
+    pub stop_max: Duration,
 }
 
 impl DriveConfig {
     /// The drive at `path`, with the usual settings.
     pub fn new(path: PathBuf, lease: LeaseMode) -> DriveConfig {
         let (memory, ring) = (256 << 20, RingConfig::default());
-        DriveConfig { path, lease, memory, ring, marks_threads: true }
+        DriveConfig { path, lease, memory, ring, marks_threads: true, stop_max: Duration::from_secs(5) }
     }
 }
 
@@ -155,6 +157,7 @@ pub fn open_drive_of<F: DriveFormat>(
             lease: config.lease,
             started,
             marks_thread: config.marks_threads,
+            stop_max: config.stop_max,
         };
         let (format, file) = (format.clone(), file.clone());
         let open_store = move |ring: &mut sarsen_ring::Ring, pool: &sarsen_buffer::Pool| {

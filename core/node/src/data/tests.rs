@@ -14,7 +14,7 @@ use sarsen_types::*;
 use sarsen_wire::client::{ClientOp, ClientReply, ClientRequest, ClientResult, Greeting};
 use sarsen_wire::handshake::{Dialer, HandshakeError, Mac};
 use sarsen_wire::hello::{From, Hello, HelloRefusal};
-use sarsen_wire::peer::{GroupBody, GroupMessage, PeerMessage};
+use sarsen_wire::peer::{Beat, GroupBody, GroupMessage, PeerMessage};
 use sarsen_wire::{FrameHeader, HEADER_LEN, decode_reply, encode_request};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -59,6 +59,9 @@ impl Machine for Toy {
         match input {
             Input::PeerUp { slice, same_kernel } => {
                 self.note(format!("up {slice} {same_kernel}"));
+                // a heartbeat does not overtake the end of the handshake (R43)
+                let beat = PeerMessage::Beat(Beat { round: 7, ..Beat::default() });
+                out.push(Output::Send { to: slice, message: beat, payload: None, is_urgent: true });
                 // payloads of all sizes, in order
                 for token in 0..65 {
                     let payload =
@@ -73,6 +76,10 @@ impl Machine for Toy {
             }
             Input::PeerDown { slice } => self.note(format!("down {slice}")),
             Input::Peer { from, message, payload } => {
+                if let PeerMessage::Beat(beat) = message {
+                    assert_eq!(beat.round, 7);
+                    return;
+                }
                 let PeerMessage::Group(GroupMessage { body: GroupBody::FetchA { token, .. }, .. }) = message
                 else {
                     panic!("{message:?}");
@@ -160,6 +167,7 @@ fn node(number: u32, open: u128, dir: &std::path::Path) -> Node {
         lease: LeaseMode::Clock,
         started: sarsen_ring::now(),
         marks_thread: false,
+        stop_max: Duration::from_secs(5),
     };
     let Started { handle, thread, facts: () } =
         start_slice(format!("slice-{number}"), RingConfig::default(), config, |_, _| Ok((store, ())))
@@ -463,6 +471,7 @@ fn a_drive_that_was_never_registered_is_closed() {
         lease: LeaseMode::Clock,
         started: sarsen_ring::now(),
         marks_thread: false,
+        stop_max: Duration::from_secs(5),
     };
     let started = start_slice("slice".into(), RingConfig::default(), config, |_, _| Ok((store, ()))).unwrap();
     started.handle.send(ToSlice::Stop);

@@ -26,8 +26,6 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 /// Between two reports of space.
 const SPACE_EVERY: Duration = Duration::from_secs(1);
-/// A planned stop waits this long for other copies to lead what this one leads.
-const STOP_MAX: Duration = Duration::from_secs(5);
 /// At the end of a stop, how long the last answers have to leave.
 const FLUSH_MAX: Duration = Duration::from_millis(200);
 /// While buffers of this many bytes are in use, requests of clients wait in their sockets.
@@ -59,6 +57,8 @@ pub struct ThreadConfig {
     pub started: Instant,
     /// Mark the thread as an I/O flusher (L8).
     pub marks_thread: bool,
+    /// How long a planned stop waits for other copies to lead what this one leads.
+    pub stop_max: Duration,
 }
 
 /// What a connection is for.
@@ -168,7 +168,7 @@ impl<M: Machine> Worker<M> {
                 return;
             }
             if let Some(since) = self.stopping
-                && (!self.machine.leads_any() || now.since(since) >= STOP_MAX)
+                && (!self.machine.leads_any() || now.since(since) >= self.config.stop_max)
             {
                 return self.end(now);
             }
@@ -177,7 +177,7 @@ impl<M: Machine> Worker<M> {
 
     fn deadline(&self) -> Option<Instant> {
         let dials = self.dialing.iter().map(|d| d.2).min();
-        let stop = self.stopping.map(|since| since + STOP_MAX);
+        let stop = self.stopping.map(|since| since + self.config.stop_max);
         let space = Some(self.space.0 + SPACE_EVERY);
         [self.machine.deadline(), self.links.deadline(), dials, stop, space]
             .into_iter()
@@ -287,8 +287,9 @@ impl<M: Machine> Worker<M> {
                         self.ring.close(before);
                     }
                     self.set_role(conn, Role::Peer { slice: peer.slice, stream: Stream::default() });
+                    // before the first heartbeat, which would overtake it else
                     Acceptor::ready(&mut self.head);
-                    self.ring.send(conn, &self.head, None);
+                    self.ring.send_urgent(conn, &self.head);
                     let same_kernel = hello.boot_id == self.config.identity.boot_id;
                     self.machine.step(now, Input::PeerUp { slice: peer.slice, same_kernel }, &mut self.out);
                 }
