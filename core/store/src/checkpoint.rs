@@ -19,6 +19,9 @@ pub const POINTERS_MAX: usize = 400;
 const _: () = assert!(POINTERS_MAX * 9 + 64 <= PAYLOAD);
 /// The ring is half full: time for a checkpoint.
 const DUE_PER_CENT: u64 = 50;
+/// With less than this part of the space free a checkpoint is made early, each time so many units were journaled.
+const TIGHT_PART: u64 = 10;
+const TIGHT_UNITS: u64 = 64;
 
 /// How far a checkpoint is.
 #[derive(Debug, Default, PartialEq, Eq, Clone, Copy)]
@@ -34,6 +37,8 @@ enum Stage {
     /// The first root block, then its flush; the second, then its flush.
     Root(usize),
     RootFlush(usize),
+    /// It is read back: a root that is not there must not end the life of the one before (S4).
+    RootBack(usize),
 }
 
 /// See the module.
@@ -70,7 +75,10 @@ impl State {
 
 impl<D: Disk> Store<D> {
     pub(crate) fn start_checkpoint_when_due(&mut self) {
-        if self.ring_used * 100 >= self.ring.units * DUE_PER_CENT {
+        let is_due = self.ring_used * 100 >= self.ring.units * DUE_PER_CENT;
+        // space pressure merges early (S12): what was overwritten is free only once its leaf is written anew
+        let is_tight = self.space.free() < self.space.total() / TIGHT_PART && self.ring_used >= TIGHT_UNITS;
+        if self.checkpoint.is_idle() && (is_due || is_tight) {
             self.ask_checkpoint();
         }
     }
@@ -109,8 +117,9 @@ impl<D: Disk> Store<D> {
                 Stage::Pages if self.checkpoint.left == 0 => self.flush_then(Stage::PagesFlush),
                 Stage::PagesFlush if self.checkpoint.left == 0 => self.write_root(0),
                 Stage::Root(n) if self.checkpoint.left == 0 => self.flush_then(Stage::RootFlush(n)),
-                Stage::RootFlush(0) if self.checkpoint.left == 0 => self.write_root(1),
-                Stage::RootFlush(_) if self.checkpoint.left == 0 => self.trim(),
+                Stage::RootFlush(n) if self.checkpoint.left == 0 => self.read_root_back(n),
+                Stage::RootBack(0) if self.checkpoint.left == 0 => self.write_root(1),
+                Stage::RootBack(_) if self.checkpoint.left == 0 => self.trim(),
                 _ => return,
             }
             if self.checkpoint.stage == before {
@@ -306,6 +315,20 @@ impl<D: Disk> Store<D> {
         let (id, offset) = (self.op(Op::Checkpoint), self.byte(block));
         let root = self.checkpoint.root.clone().expect("the cut made it");
         self.disk.write(id, offset, smallvec![root]);
+    }
+
+    fn read_root_back(&mut self, which: usize) {
+        self.checkpoint.stage = Stage::RootBack(which);
+        self.checkpoint.left = 1;
+        let (id, offset) = (self.op(Op::RootBack), self.byte(self.region.roots()[which]));
+        let buf = self.options.pool.take(sarsen_types::BLOCK_SIZE);
+        self.disk.read(id, offset, buf);
+    }
+
+    /// Whether what was read back is the root that was written.
+    pub(crate) fn root_came_back(&mut self, buf: Option<&Buf>) -> bool {
+        self.checkpoint.left -= 1;
+        buf.zip(self.checkpoint.root.as_ref()).is_some_and(|(read, written)| **read == **written)
     }
 
     /// Both roots are durable: the ring begins after the cut, and what only the old root named is free.

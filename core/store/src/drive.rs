@@ -9,14 +9,16 @@ use sarsen_buffer::Pool;
 use sarsen_types::limits::SLICES_MAX;
 use sarsen_types::{BLOCK_SIZE, ClusterId, DriveIdentity, OpenId};
 
+pub use crate::inspect::{Inspection, inspect};
+
 /// Blocks between the copies of a superblock, and of a root, at least (S5).
-const APART: u64 = (1 << 20) / BLOCK_SIZE as u64;
+pub(crate) const APART: u64 = (1 << 20) / BLOCK_SIZE as u64;
 /// The smallest slice: room for roots, ring and some data.
 pub const SLICE_BYTES_MIN: u64 = 32 << 20;
 /// Opens since the last registration that a superblock remembers; more mean that the drive never registers.
 const OPENS_MAX: usize = 64;
 /// The layout of superblocks this program writes.
-const SUPER_FORMAT: u32 = 1;
+pub const SUPER_FORMAT: u32 = 1;
 
 /// What a drive says of itself.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -59,7 +61,7 @@ pub fn slice_identity(drive: DriveIdentity, slice: u8) -> DriveIdentity {
 }
 
 /// Where superblocks lie: two at the start, one at the end.
-fn copies(blocks: u64) -> [u64; 3] {
+pub(crate) fn copies(blocks: u64) -> [u64; 3] {
     [0, APART, blocks - 1]
 }
 
@@ -196,7 +198,7 @@ pub fn read<D: Disk>(disk: &mut D) -> Result<Superblock, OpenError> {
     }
     if let Some(format) = newer {
         return Err(OpenError::Refused(format!(
-            "written by a newer Sarsen (superblock format {format}, this program knows {SUPER_FORMAT}): upgrade this node"
+            "of format {format}, this program knows {SUPER_FORMAT}: upgrade this node"
         )));
     }
     let Some(superblock) = best else {
@@ -210,9 +212,9 @@ pub fn read<D: Disk>(disk: &mut D) -> Result<Superblock, OpenError> {
     };
     if disk.size() < superblock.size {
         return Err(OpenError::Refused(format!(
-            "truncated: {} bytes of the {} it was formatted with",
-            disk.size(),
-            superblock.size
+            "truncated: its superblock says {} bytes, it has {}",
+            superblock.size,
+            disk.size()
         )));
     }
     if intact < copies(blocks).len() {
@@ -235,7 +237,7 @@ fn encode(s: &Superblock) -> Vec<u8> {
     w.0
 }
 
-enum Refused {
+pub(crate) enum Refused {
     Newer(u32),
     Malformed(Malformed),
 }
@@ -245,7 +247,7 @@ impl From<Malformed> for Refused {
     }
 }
 
-fn decode(bytes: &[u8]) -> Result<Superblock, Refused> {
+pub(crate) fn decode(bytes: &[u8]) -> Result<Superblock, Refused> {
     let mut r = Reader::new(unseal(bytes, PageKind::Super, None)?);
     let format = r.get_u32()?;
     if format != SUPER_FORMAT {
@@ -274,7 +276,7 @@ fn decode(bytes: &[u8]) -> Result<Superblock, Refused> {
 }
 
 /// What a first block that is not ours may be.
-fn foreign(first: &[u8]) -> Option<&'static str> {
+pub(crate) fn foreign(first: &[u8]) -> Option<&'static str> {
     let at = |offset: usize, magic: &[u8]| first.get(offset..offset + magic.len()) == Some(magic);
     let known: [(usize, &[u8], &str); 6] = [
         (0x438, &[0x53, 0xef], "an ext4 file system"),
@@ -285,66 +287,4 @@ fn foreign(first: &[u8]) -> Option<&'static str> {
         (510, &[0x55, 0xaa], "a disk with a boot sector"),
     ];
     known.iter().find(|(offset, magic, _)| at(*offset, magic)).map(|k| k.2)
-}
-
-/// Reads a drive that may not open, and says what is there: for `sarsen drive inspect`.
-pub fn inspect<D: Disk>(disk: &mut D) -> String {
-    use std::fmt::Write as _;
-    let mut text = String::new();
-    let blocks = disk.size() / BLOCK_SIZE as u64;
-    let _ = writeln!(text, "{} bytes", disk.size());
-    let mut newest: Option<Superblock> = None;
-    for block in copies(blocks.max(3 * APART)) {
-        let mut io = Blocking { disk, pool: Pool::new(), offset: 0, read_bytes: 0 };
-        let Some(buf) = io.read(block, 1) else {
-            let _ = writeln!(text, "superblock at block {block}: unreadable");
-            continue;
-        };
-        match decode(&buf) {
-            Ok(s) => {
-                let _ = writeln!(
-                    text,
-                    "superblock at block {block}: generation {}, drive {}",
-                    s.generation, s.identity
-                );
-                if newest.as_ref().is_none_or(|n| n.generation < s.generation) {
-                    newest = Some(s);
-                }
-            }
-            Err(Refused::Newer(f)) => {
-                let _ = writeln!(text, "superblock at block {block}: of a newer format, {f}");
-            }
-            Err(Refused::Malformed(why)) => {
-                let _ = writeln!(text, "superblock at block {block}: {why}");
-            },
-        }
-    }
-    let Some(s) = newest else { return text };
-    let _ = match s.cluster {
-        Some(cluster) => writeln!(text, "cluster {cluster}"),
-        None => writeln!(text, "of no cluster yet"),
-    };
-    let _ = writeln!(text, "registered as {:?}, opened {} times since", s.registered, s.opens.len());
-    for (index, slice) in s.slices.iter().enumerate() {
-        let mib = |blocks: u64| blocks * BLOCK_SIZE as u64 >> 20;
-        let _ = writeln!(
-            text,
-            "slice {index}: {} MiB at byte {}, journal ring {} MiB",
-            mib(slice.blocks),
-            slice.offset,
-            mib(slice.ring_blocks)
-        );
-        for root in slice.roots() {
-            let mut io = Blocking { disk, pool: Pool::new(), offset: slice.offset, read_bytes: 0 };
-            let state = match io.read(root, 1) {
-                None => "unreadable".to_owned(),
-                Some(buf) => match unseal(&buf, PageKind::Root, None) {
-                    Ok(payload) => format!("number {}", Reader::new(payload).get_u64().unwrap_or(0)),
-                    Err(why) => why.to_string(),
-                },
-            };
-            let _ = writeln!(text, "  root at block {root}: {state}");
-        }
-    }
-    text
 }

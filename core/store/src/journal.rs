@@ -152,7 +152,8 @@ pub fn open(bytes: &[u8]) -> Result<Block, Malformed> {
     r.get_u64()?;
     let floors = r.get_u32()?;
     let records = r.get_u32()?;
-    let floors = (0..floors).map(|_| Ok((GroupId(r.get_u32()?), Version(r.get_u64()?), Version(r.get_u64()?))));
+    let floors =
+        (0..floors).map(|_| Ok((GroupId(r.get_u32()?), Version(r.get_u64()?), Version(r.get_u64()?))));
     let floors = floors.collect::<Result<_, Malformed>>()?;
     let records = (0..records).map(|_| get_record(&mut r)).collect::<Result<_, _>>()?;
     Ok(Block { checksum, previous, floors, records })

@@ -12,6 +12,7 @@ pub mod drive;
 pub mod events;
 pub mod file;
 pub mod group;
+pub mod inspect;
 pub mod journal;
 pub mod memory;
 pub mod object;

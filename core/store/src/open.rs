@@ -11,7 +11,7 @@ use crate::store::{Options, SliceRegion, Store, entries_of};
 use sarsen_buffer::{Buf, Pool, block_checksum};
 use sarsen_types::limits::JOURNAL_WINDOW_MAX;
 use sarsen_types::record::{Body, Record};
-use sarsen_types::{BLOCK_SIZE, Epoch, GroupId, Ledger, ObjectId, Version};
+use sarsen_types::{BLOCK_SIZE, DriveIdentity, Epoch, GroupId, Ledger, ObjectId, Version};
 
 /// Why a slice does not open.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -89,10 +89,10 @@ impl<D: Disk> Blocking<'_, D> {
 
 /// A root, read.
 #[derive(Debug)]
-struct Root {
-    number: u64,
+pub(crate) struct Root {
+    pub number: u64,
     stream_len: u64,
-    head: Head,
+    pub head: Head,
     lists: Vec<(u64, u32)>,
 }
 
@@ -131,7 +131,7 @@ fn newest_root<D: Disk>(
     let mut why = Malformed { at: 0, what: "a readable block" };
     for block in region.roots() {
         let Some(buf) = io.read(block, 1) else { continue };
-        match read_root(&buf, options) {
+        match read_root(&buf, options.drive) {
             Ok(root) if best.as_ref().is_none_or(|b| b.number < root.number) => best = Some(root),
             Ok(_) => {}
             Err(e) => why = e,
@@ -140,10 +140,10 @@ fn newest_root<D: Disk>(
     best.ok_or(OpenError::NoRoot(why))
 }
 
-fn read_root(bytes: &[u8], options: &Options) -> Result<Root, Malformed> {
+pub(crate) fn read_root(bytes: &[u8], drive: DriveIdentity) -> Result<Root, Malformed> {
     let mut r = Reader::new(unseal(bytes, PageKind::Root, None)?);
     let number = r.get_u64()?;
-    if r.get_u128()? != options.drive.0 {
+    if r.get_u128()? != drive.0 {
         return r.fail("a root of this drive and slice");
     }
     let stream_len = r.get_u64()?;
@@ -175,7 +175,7 @@ fn page<D: Disk>(
     Ok(buf)
 }
 
-fn read_map<D: Disk>(
+pub(crate) fn read_map<D: Disk>(
     io: &mut Blocking<'_, D>,
     root: &Root,
     region: &SliceRegion,

@@ -72,6 +72,8 @@ pub(crate) enum Op {
     Read(u64, usize),
     /// Part of a checkpoint.
     Checkpoint,
+    /// A root, read back.
+    RootBack,
 }
 
 /// A journal block under way.
@@ -313,8 +315,13 @@ impl<D: Disk> Store<D> {
             }
             (Op::Read(read, part), result) => self.read_completed(read, part, done.buf, result.is_ok()),
             (Op::Checkpoint, Ok(())) => self.checkpoint.left -= 1,
+            (Op::RootBack, Ok(())) => {
+                if !self.root_came_back(done.buf.as_ref()) {
+                    self.failed.get_or_insert("a checkpoint root is not what was written".into());
+                }
+            }
             // S9: a failed journal, data, flush or root write ends the drive
-            (Op::Journal(_) | Op::Flush(_) | Op::Checkpoint, Err(why)) => {
+            (Op::Journal(_) | Op::Flush(_) | Op::Checkpoint | Op::RootBack, Err(why)) => {
                 self.failed.get_or_insert(format!("a write to the drive failed: {why}"));
             }
         }

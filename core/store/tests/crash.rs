@@ -66,7 +66,8 @@ impl Run {
         self.next += 1;
         let mut payload = self.pool.take(range.bytes());
         payload.get_mut().fill(content);
-        let sums = range.blocks().map(|b| block_checksum(FAMILY, object.chunk, b, &payload[..4096])).collect();
+        let sums =
+            range.blocks().map(|b| block_checksum(FAMILY, object.chunk, b, &payload[..4096])).collect();
         let write = Write {
             version,
             object,
@@ -171,7 +172,8 @@ impl Run {
         self.open += 1;
         let mut disk = MemDisk::from_image(SIZE, image);
         disk.is_durable = is_durable;
-        let (store, opened) = Store::open(disk, self.region, options(&self.pool, self.drive, self.open)).unwrap();
+        let (store, opened) =
+            Store::open(disk, self.region, options(&self.pool, self.drive, self.open)).unwrap();
         assert!(!opened.is_broken, "an ordinary crash leaves no hole");
         self.store = store;
         self.waiting.clear();
@@ -202,7 +204,8 @@ impl Run {
 
 #[test]
 fn what_was_persisted_survives_any_crash() {
-    let number = |name: &str, otherwise| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(otherwise);
+    let number =
+        |name: &str, otherwise| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(otherwise);
     let (first, seeds) = (number("SEED", 1u64), number("SEEDS", 60));
     let mut checkpoints = 0;
     for seed in first..first + seeds {
