@@ -5,6 +5,9 @@ use sarsen_types::{
     QueueId, RequestId, RequestNote, SessionId, Version,
 };
 
+/// Bytes of a note: 32 of the request, 12 of the object, 4 of the range.
+pub const NOTE: usize = 48;
+
 /// Bytes that were not what they should be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("malformed at byte {at}: {what}")]
@@ -110,7 +113,7 @@ fn get_range(r: &mut Reader<'_>) -> Result<BlockRange, Malformed> {
         false => r.fail("a range of blocks inside a chunk"),
     }
 }
-/// Appends a request's note: 50 bytes.
+/// Appends a request's note: 48 bytes.
 pub fn put_note(w: &mut Writer, n: &RequestNote) {
     let id = &n.id;
     w.u64(id.attachment.0)
@@ -293,7 +296,7 @@ fn get_write(r: &mut Reader<'_>) -> Result<Write, Malformed> {
     let takeover = match r.get_u8()? {
         0 => None,
         _ => {
-            let n = r.count(50)?;
+            let n = r.count(NOTE)?;
             Some((0..n).map(|_| get_note(r)).collect::<Result<_, _>>()?)
         }
     };
@@ -339,7 +342,7 @@ fn get_table(r: &mut Reader<'_>) -> Result<Table, Malformed> {
     let sessions = (0..n).map(|_| get_session(r)).collect::<Result<_, _>>()?;
     let n = r.count(26)?;
     let marks = (0..n).map(|_| get_mark(r)).collect::<Result<_, _>>()?;
-    let n = r.count(58)?;
+    let n = r.count(NOTE + 8)?;
     let requests =
         (0..n).map(|_| Ok((get_note(r)?, Version(r.get_u64()?)))).collect::<Result<_, Malformed>>()?;
     let point = match r.get_u8()? {
@@ -347,4 +350,38 @@ fn get_table(r: &mut Reader<'_>) -> Result<Table, Malformed> {
         _ => Some(Version(r.get_u64()?)),
     };
     Ok(Table { since, is_first, sessions, marks, requests, point })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sarsen_types::record::Body;
+
+    #[test]
+    fn a_record_that_ends_with_notes_is_read_from_exactly_its_bytes() {
+        let note = RequestNote { range: BlockRange::new(1, 2), ..RequestNote::default() };
+        let table = Table { requests: vec![(note, Version(7))], ..Table::default() };
+        let write = Write {
+            version: Version(5),
+            object: ObjectId::new(1, 2),
+            family: FamilyId(3),
+            range: BlockRange::new(4, 5),
+            content: Content::Zero,
+            requests: Default::default(),
+            marks: Default::default(),
+            takeover: Some(vec![note, note]),
+        };
+        for body in [Body::Table(table), Body::Write(write)] {
+            let record = Record { group: GroupId(1), promise: Epoch(2), body };
+            let mut w = Writer::default();
+            put_record(&mut w, &record, &[]);
+            assert_eq!(get_record(&mut Reader::new(&w.0)), Ok((record.clone(), vec![])));
+            for len in 0..w.0.len() {
+                assert!(get_record(&mut Reader::new(&w.0[..len])).is_err());
+            }
+        }
+        let mut w = Writer::default();
+        put_note(&mut w, &note);
+        assert_eq!(w.0.len(), NOTE);
+    }
 }

@@ -1,5 +1,5 @@
 //! Opening a slice: the newest root, the map it names, and the journal after it (S8).
-use crate::bytes::{Malformed, Reader, get_mark, get_note, get_session};
+use crate::bytes::{Malformed, NOTE, Reader, get_mark, get_note, get_session};
 use crate::checkpoint::POINTERS_MAX;
 use crate::disk::{Completion, Disk, OpId};
 use crate::group::{Group, Groups};
@@ -239,7 +239,7 @@ fn get_ledger(r: &mut Reader<'_>) -> Result<Ledger, Malformed> {
         ledger.sessions.insert(attachment, (generation, session));
     }
     let marks = (0..r.count(26)?).map(|_| get_mark(r)).collect::<Result<Vec<_>, _>>()?;
-    for _ in 0..r.count(59)? {
+    for _ in 0..r.count(NOTE + 9)? {
         let note = get_note(r)?;
         ledger.restore(&note, Version(r.get_u64()?), r.get_u8()? != 0);
     }
