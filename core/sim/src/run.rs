@@ -156,40 +156,49 @@ fn settled(cluster: &mut Cluster, clients: &mut [Client], history: &mut History)
 /// Copies agree when quiet: the same entries, the same records.
 fn agree(cluster: &Cluster) {
     for (id, group) in &cluster.state.groups {
-        let mut first: Option<(sarsen_types::SliceId, Contents)> = None;
-        for slice in &group.in_sync {
-            let node = cluster.node_of(*slice).expect("it has a node");
-            let store = cluster.nodes[node].slice.as_ref().expect("all are up").store();
-            let contents = contents(store, *id);
-            match &first {
-                None => first = Some((*slice, contents)),
-                Some((other, known)) => {
-                    for (at, entry) in &contents.blocks {
-                        let theirs = known.blocks.get(at);
-                        assert_eq!(
-                            theirs,
-                            Some(entry),
-                            "group {id} {at:?}: {slice} has {entry:?}, {other} {theirs:?}"
-                        );
-                    }
-                    assert_eq!(
-                        contents.blocks.len(),
-                        known.blocks.len(),
-                        "group {id}: {slice} lacks blocks of {other}"
-                    );
-                    assert_eq!(
-                        contents.records, known.records,
-                        "group {id}: records of {slice} and {other} differ"
-                    );
-                }
+        let copies: Vec<Contents> = (group.in_sync.iter())
+            .map(|slice| {
+                let node = cluster.node_of(*slice).expect("it has a node");
+                contents(cluster.nodes[node].slice.as_ref().expect("all are up").store(), *id)
+            })
+            .collect();
+        // a mark is a fact about the client, whichever record brought it: below the highest nothing can be asked
+        let mut marks = BTreeMap::new();
+        for (queue, below) in copies.iter().flat_map(|c| &c.marks) {
+            let known = marks.entry(*queue).or_insert(0);
+            *known = (*below).max(*known);
+        }
+        let first = &copies[0];
+        for (other, slice) in copies.iter().zip(&group.in_sync).skip(1) {
+            let leader = group.in_sync[0];
+            for (at, entry) in &other.blocks {
+                let theirs = first.blocks.get(at);
+                assert_eq!(theirs, Some(entry), "group {id} {at:?}: {slice} has {entry:?}, {leader} {theirs:?}");
             }
+            assert_eq!(other.blocks.len(), first.blocks.len(), "group {id}: {slice} lacks blocks of {leader}");
+            assert_eq!(
+                other.asked(&marks),
+                first.asked(&marks),
+                "group {id}: records of {slice} and {leader} differ"
+            );
         }
     }
 }
 
+type Queue = (sarsen_types::AttachmentId, sarsen_types::SessionId, sarsen_types::QueueId);
+
 struct Contents {
     blocks: BTreeMap<(ObjectId, u16), (Version, u64)>,
     records: Vec<sarsen_types::RequestId>,
+    marks: Vec<(Queue, u64)>,
+}
+
+impl Contents {
+    /// Records that a retry may still ask for.
+    fn asked(&self, marks: &BTreeMap<Queue, u64>) -> Vec<sarsen_types::RequestId> {
+        let mark = |id: &sarsen_types::RequestId| marks.get(&(id.attachment, id.session, id.queue)).copied();
+        self.records.iter().copied().filter(|id| id.number >= mark(id).unwrap_or(0)).collect()
+    }
 }
 
 fn contents<D: sarsen_store::disk::Disk>(store: &sarsen_store::Store<D>, group: GroupId) -> Contents {
@@ -208,5 +217,8 @@ fn contents<D: sarsen_store::disk::Disk>(store: &sarsen_store::Store<D>, group: 
     Contents {
         blocks: blocks.map(|(at, e)| (at, known(e))).collect(),
         records: records.unwrap_or_default().into_iter().collect(),
+        marks: store.ledger(group).map_or_else(Vec::new, |l| {
+            l.marks().map(|m| ((m.attachment, m.session, m.queue), m.below)).collect()
+        }),
     }
 }

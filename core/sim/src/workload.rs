@@ -318,6 +318,10 @@ impl Client {
         let number = reply.number;
         let Some(request) = self.open.get(&number).cloned() else { return };
         let key = |b| (self.volume.id, request.chunk, b);
+        cluster.say(|| {
+            let Request { chunk, range, kind, .. } = &request;
+            format!("client {} {number} {kind:?} {chunk}/{range:?} of {}: {:?}", self.index, reply.group, reply.result)
+        });
         match reply.result {
             ClientResult::Done => {
                 for (block, at) in &request.entries {
