@@ -150,7 +150,7 @@ pub fn balance(state: &State) -> Option<Command> {
     }
     let mut led: BTreeMap<SliceId, usize> = BTreeMap::new();
     for g in state.groups.values() {
-        g.in_sync.iter().for_each(|s| drop(led.entry(*s).or_default()));
+        g.in_sync.iter().for_each(|s| _ = led.entry(*s).or_default());
         *led.entry(g.primary).or_default() += 1;
     }
     let mut moves = Vec::new();

@@ -1,3 +1,4 @@
 //! The node process: one control thread and one thread per slice, joined by `seam`.
+pub mod control;
 pub mod data;
 pub mod seam;

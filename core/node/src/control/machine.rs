@@ -1,0 +1,136 @@
+//! Raft's state machine: the metadata in memory, published to this process with each step; snapshots in redb.
+use super::log::{Log, SNAPSHOT, SNAPSHOT_META};
+use super::raft::Types;
+use openraft::storage::{RaftSnapshotBuilder, RaftStateMachine, Snapshot};
+use openraft::{
+    BasicNode, Entry, EntryPayload, LogId, OptionalSend, SnapshotMeta, StorageError, StorageIOError,
+    StoredMembership,
+};
+use sarsen_control::{Answer, State};
+use std::io::Cursor;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+type Meta = SnapshotMeta<u64, BasicNode>;
+
+/// The metadata as of the last applied entry.
+pub struct Machine {
+    log: Log,
+    applied: Option<LogId<u64>>,
+    membership: StoredMembership<u64, BasicNode>,
+    state: watch::Sender<Arc<State>>,
+    /// Raised after `state`: what was applied up to it is seen there.
+    index: watch::Sender<u64>,
+}
+
+fn failed(why: impl std::fmt::Display) -> StorageError<u64> {
+    StorageIOError::read_state_machine(&std::io::Error::other(why.to_string())).into()
+}
+
+impl Machine {
+    /// From the newest snapshot. Publishes to `state` and `index`.
+    pub fn open(
+        log: Log,
+        state: watch::Sender<Arc<State>>,
+        index: watch::Sender<u64>,
+    ) -> Result<Machine, Box<dyn std::error::Error + Send + Sync>> {
+        let mut machine =
+            Machine { log, applied: None, membership: StoredMembership::default(), state, index };
+        if let (Some(meta), Some(bytes)) =
+            (machine.log.fact::<Meta>(SNAPSHOT_META)?, machine.log.bytes(SNAPSHOT)?)
+        {
+            machine.become_(&meta, serde_json::from_slice(&bytes)?);
+        }
+        Ok(machine)
+    }
+    fn become_(&mut self, meta: &Meta, state: State) {
+        self.applied = meta.last_log_id;
+        self.membership = meta.last_membership.clone();
+        self.state.send_replace(Arc::new(state));
+        self.index.send_replace(self.applied.map_or(0, |l| l.index));
+    }
+}
+
+impl RaftStateMachine<Types> for Machine {
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(
+        &mut self,
+    ) -> Result<(Option<LogId<u64>>, StoredMembership<u64, BasicNode>), StorageError<u64>> {
+        Ok((self.applied, self.membership.clone()))
+    }
+
+    async fn apply<I>(&mut self, entries: I) -> Result<Vec<Answer>, StorageError<u64>>
+    where
+        I: IntoIterator<Item = Entry<Types>> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let mut state = State::clone(&self.state.borrow());
+        let mut answers = Vec::new();
+        let before = state.revision;
+        for entry in entries {
+            self.applied = Some(entry.log_id);
+            answers.push(match entry.payload {
+                EntryPayload::Blank => Answer::Done,
+                EntryPayload::Normal(command) => state.apply(&command),
+                EntryPayload::Membership(membership) => {
+                    self.membership = StoredMembership::new(Some(entry.log_id), membership);
+                    Answer::Done
+                }
+            });
+        }
+        if state.revision != before {
+            self.state.send_replace(Arc::new(state));
+        }
+        self.index.send_replace(self.applied.map_or(0, |l| l.index));
+        Ok(answers)
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        let (log, state) = (self.log.clone(), self.state.borrow().clone());
+        Builder { log, state, applied: self.applied, membership: self.membership.clone() }
+    }
+
+    async fn begin_receiving_snapshot(&mut self) -> Result<Box<Cursor<Vec<u8>>>, StorageError<u64>> {
+        Ok(Box::new(Cursor::new(Vec::new())))
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &Meta,
+        snapshot: Box<Cursor<Vec<u8>>>,
+    ) -> Result<(), StorageError<u64>> {
+        let bytes = snapshot.into_inner();
+        let state: State = serde_json::from_slice(&bytes).map_err(failed)?;
+        let described = serde_json::to_vec(meta).map_err(failed)?;
+        self.log.save(vec![(SNAPSHOT_META, described), (SNAPSHOT, bytes)]).await.map_err(failed)?;
+        self.become_(meta, state);
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<Types>>, StorageError<u64>> {
+        let meta: Option<Meta> = self.log.fact(SNAPSHOT_META).map_err(failed)?;
+        let bytes = self.log.bytes(SNAPSHOT).map_err(failed)?;
+        Ok(meta.zip(bytes).map(|(meta, bytes)| Snapshot { meta, snapshot: Box::new(Cursor::new(bytes)) }))
+    }
+}
+
+/// The metadata of one moment, on their way to a snapshot.
+pub struct Builder {
+    log: Log,
+    state: Arc<State>,
+    applied: Option<LogId<u64>>,
+    membership: StoredMembership<u64, BasicNode>,
+}
+
+impl RaftSnapshotBuilder<Types> for Builder {
+    async fn build_snapshot(&mut self) -> Result<Snapshot<Types>, StorageError<u64>> {
+        let bytes = serde_json::to_vec(&*self.state).map_err(failed)?;
+        let snapshot_id = self.applied.map_or_else(|| "0".to_owned(), |l| format!("{}", l.index));
+        let last_membership = self.membership.clone();
+        let meta = Meta { last_log_id: self.applied, last_membership, snapshot_id };
+        let described = serde_json::to_vec(&meta).map_err(failed)?;
+        self.log.save(vec![(SNAPSHOT_META, described), (SNAPSHOT, bytes.clone())]).await.map_err(failed)?;
+        Ok(Snapshot { meta, snapshot: Box::new(Cursor::new(bytes)) })
+    }
+}
