@@ -42,7 +42,8 @@ pub struct History {
     pub corrupt: Vec<(VolumeId, u32, BlockRange)>,
 }
 
-fn sum(bytes: &[u8]) -> u64 {
+/// What a block shows, as histories know it: 0 for zeroes.
+pub fn sum(bytes: &[u8]) -> u64 {
     match bytes.iter().all(|b| *b == 0) {
         true => 0,
         false => bytes_checksum(bytes).0,

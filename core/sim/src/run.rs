@@ -173,12 +173,20 @@ fn agree(cluster: &Cluster) {
             let leader = group.in_sync[0];
             for (at, entry) in &other.blocks {
                 let theirs = first.blocks.get(at);
-                assert_eq!(theirs, Some(entry), "group {id} {at:?}: {slice} has {entry:?}, {leader} {theirs:?}");
+                assert_eq!(
+                    theirs,
+                    Some(entry),
+                    "group {id} {at:?}: {slice} has {entry:?}, {leader} {theirs:?}"
+                );
             }
-            assert_eq!(other.blocks.len(), first.blocks.len(), "group {id}: {slice} lacks blocks of {leader}");
             assert_eq!(
-                other.asked(&marks),
-                first.asked(&marks),
+                other.blocks.len(),
+                first.blocks.len(),
+                "group {id}: {slice} lacks blocks of {leader}"
+            );
+            assert_eq!(
+                other.asked(&marks, cluster),
+                first.asked(&marks, cluster),
                 "group {id}: records of {slice} and {leader} differ"
             );
         }
@@ -194,10 +202,14 @@ struct Contents {
 }
 
 impl Contents {
-    /// Records that a retry may still ask for.
-    fn asked(&self, marks: &BTreeMap<Queue, u64>) -> Vec<sarsen_types::RequestId> {
+    /// Records that a retry may still ask for: of the newest session, at or above its mark.
+    fn asked(&self, marks: &BTreeMap<Queue, u64>, cluster: &Cluster) -> Vec<sarsen_types::RequestId> {
         let mark = |id: &sarsen_types::RequestId| marks.get(&(id.attachment, id.session, id.queue)).copied();
-        self.records.iter().copied().filter(|id| id.number >= mark(id).unwrap_or(0)).collect()
+        let newest = |id: &sarsen_types::RequestId| {
+            cluster.state.attachments.get(&id.attachment).is_some_and(|a| a.session == id.session)
+        };
+        let asked = |id: &sarsen_types::RequestId| newest(id) && id.number >= mark(id).unwrap_or(0);
+        self.records.iter().copied().filter(asked).collect()
     }
 }
 

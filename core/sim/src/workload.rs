@@ -320,7 +320,10 @@ impl Client {
         let key = |b| (self.volume.id, request.chunk, b);
         cluster.say(|| {
             let Request { chunk, range, kind, .. } = &request;
-            format!("client {} {number} {kind:?} {chunk}/{range:?} of {}: {:?}", self.index, reply.group, reply.result)
+            format!(
+                "client {} {number} {kind:?} {chunk}/{range:?} of {}: {:?}",
+                self.index, reply.group, reply.result
+            )
         });
         match reply.result {
             ClientResult::Done => {
@@ -343,7 +346,7 @@ impl Client {
                                 sums.next(),
                                 "data that do not match their checksum were served"
                             );
-                            bytes_checksum(bytes).0
+                            crate::check::sum(bytes)
                         }
                         _ => 0,
                     };
