@@ -79,6 +79,8 @@ pub struct Client {
     pub is_busy: bool,
     /// Longest wait for an answer.
     pub longest: Duration,
+    /// Part-block writes are exact only while every write before is known to have taken effect or not.
+    may_patch: bool,
 }
 
 impl Client {
@@ -107,6 +109,7 @@ impl Client {
             answered_count: 0,
             is_busy: true,
             longest: Duration::ZERO,
+            may_patch: true,
         }
     }
 
@@ -116,6 +119,7 @@ impl Client {
             cluster.hang_up(conn);
         }
         self.session = session;
+        self.may_patch &= self.open.is_empty();
         self.open.clear();
         self.answered.clear();
         self.next = 1;
@@ -165,7 +169,7 @@ impl Client {
         self.next += 1;
         let kind = match dice {
             0..8 if !self.is_shared => Kind::Zero,
-            8..18 if !self.is_shared && count == 1 => {
+            8..18 if self.may_patch && !self.is_shared && count == 1 => {
                 let offset = cluster.rng.random_range(0..4000);
                 let len = cluster.rng.random_range(1..=4096 - offset);
                 self.next_value += 1;
