@@ -79,7 +79,7 @@ fn start(number: u32, dir: &Path) -> Node {
     let told = words.clone();
     let config = DriveConfig {
         marks_threads: false,
-        stop_max: Duration::from_millis(100),
+        stop_max: Duration::from_secs(1),
         ..DriveConfig::new(path, LeaseMode::Clock)
     };
     let drive = open_drive(config, &port, Arc::new(move |word| told.lock().unwrap().push(word))).unwrap();
@@ -136,7 +136,9 @@ impl Client {
             let progress = dialer.receive(&bytes, None, &mut out).unwrap();
             bytes.drain(..progress.used);
             if progress.done.is_some() {
-                return Client { socket, number: 1, revision: Revision(u64::from(revision)) };
+                // a number is used once in a session (R21), which all connections of this test share
+                let number = u64::from(revision) * 10_000;
+                return Client { socket, number, revision: Revision(u64::from(revision)) };
             }
         }
     }
@@ -154,7 +156,7 @@ impl Client {
             group: GROUP,
             revision: self.revision,
             id,
-            answered_below: self.number.saturating_sub(500),
+            answered_below: self.number - 500,
             volume: VOLUME,
             layer: LAYER,
             chunk: ChunkIndex(0),
@@ -244,7 +246,7 @@ fn what_was_written_is_read_after_everything_was_stopped_and_after_everything_di
         assert_eq!(seen, wanted, "round {round}");
         for step in 0..60u16 {
             let (first, count) = (step * 37 % 100, 1 + step % 28);
-            let fill = (round as u8) * 60 + step as u8;
+            let fill = ((round * 60 + u32::from(step)) % 255 + 1) as u8;
             client.write(first, count, fill);
             wanted[first as usize..(first + count) as usize].fill(fill);
         }
@@ -303,7 +305,32 @@ fn many_requests_in_flight_are_all_answered_and_a_new_primary_has_them_all() {
     for at in 0..32u16 {
         assert_eq!(client.read(at * 32, 1 + at % 4), vec![(19 + at) as u8; 1 + usize::from(at % 4)]);
     }
-    client.number = 10_000;
     client.write(7, 3, 9);
     assert_eq!(client.read(7, 3), [9; 3]);
+}
+
+#[test]
+fn a_planned_stop_hands_over_without_waiting_for_silence() {
+    let dir = folder();
+    let mut nodes: Vec<Node> = (1..=3).map(|n| start(n, dir.path())).collect();
+    register(&nodes, &view(1, 1, &[1, 2, 3]));
+    Client::connect(&nodes[0], 1).write(0, 64, 1);
+    let handed_over = std::time::Instant::now();
+    for node in &nodes {
+        node.drive.learned(&[view(2, 2, &[1, 2, 3])]);
+    }
+    nodes[0].drive.stop();
+    let mut client = Client::connect(&nodes[1], 2);
+    assert_eq!(client.read(0, 64), [1; 64]);
+    client.write(5, 5, 2);
+    let stall = handed_over.elapsed();
+    assert!(stall < Duration::from_millis(800), "the group stood still for {stall:?} (R2)");
+    nodes.remove(0).drive.join();
+    assert!(handed_over.elapsed() < Duration::from_secs(3));
+    for node in &nodes {
+        node.drive.learned(&[view(3, 2, &[2, 3])]);
+    }
+    client.revision = Revision(3);
+    client.write(6, 1, 3);
+    assert_eq!(client.read(4, 4), [1, 2, 3, 2]);
 }

@@ -26,6 +26,9 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 /// Between two reports of space.
 const SPACE_EVERY: Duration = Duration::from_secs(1);
+/// A slice is still there for this long after it handed over what it led: its successors ask whether it stopped, and serve at
+/// once when it says so (R2).
+const LINGER: Duration = Duration::from_millis(300);
 /// At the end of a stop, how long the last answers have to leave.
 const FLUSH_MAX: Duration = Duration::from_millis(200);
 /// While buffers of this many bytes are in use, requests of clients wait in their sockets.
@@ -125,6 +128,13 @@ fn wait_for_registration(ring: &mut Ring, inbox: &Receiver<ToSlice>) -> Option<(
 
 type Registration = (SliceId, OpenId, Arc<View>, bool);
 
+/// A planned stop under way.
+struct Stop {
+    since: Instant,
+    /// When it may have led a group last: successors may not have asked yet.
+    led_until: Instant,
+}
+
 struct Worker<M> {
     ring: Ring,
     machine: M,
@@ -142,7 +152,7 @@ struct Worker<M> {
     head: Vec<u8>,
     /// An input came while outputs were carried out.
     has_inputs: bool,
-    stopping: Option<Instant>,
+    stopping: Option<Stop>,
     has_failed: bool,
     space: (Instant, (u64, u64)),
     last_refusal: Option<(SliceId, HandshakeError)>,
@@ -167,17 +177,27 @@ impl<M: Machine> Worker<M> {
             if self.has_failed {
                 return;
             }
-            if let Some(since) = self.stopping
-                && (!self.machine.leads_any() || now.since(since) >= self.config.stop_max)
-            {
+            if self.may_end(now) {
                 return self.end(now);
             }
         }
     }
 
+    /// Whether a planned stop is over.
+    fn may_end(&mut self, now: Instant) -> bool {
+        let Some(stop) = &mut self.stopping else { return false };
+        if self.machine.leads_any() {
+            stop.led_until = now;
+        }
+        now >= stop.led_until + LINGER || now.since(stop.since) >= self.config.stop_max
+    }
+
     fn deadline(&self) -> Option<Instant> {
         let dials = self.dialing.iter().map(|d| d.2).min();
-        let stop = self.stopping.map(|since| since + self.config.stop_max);
+        let stop = self
+            .stopping
+            .as_ref()
+            .map(|stop| (stop.led_until + LINGER).min(stop.since + self.config.stop_max));
         let space = Some(self.space.0 + SPACE_EVERY);
         [self.machine.deadline(), self.links.deadline(), dials, stop, space]
             .into_iter()
@@ -251,7 +271,9 @@ impl<M: Machine> Worker<M> {
                     self.report(FromSlice::Report { slice: self.me, text: format!("a hello: {why}") })
                 }
             },
-            ToSlice::Stop => self.stopping = self.stopping.or(Some(now)),
+            ToSlice::Stop => {
+                self.stopping.get_or_insert(Stop { since: now, led_until: now });
+            }
             // a second registration would be another life of the slice
             ToSlice::Registered { .. } => {}
         }
