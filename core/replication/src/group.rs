@@ -183,6 +183,16 @@ impl<P: Clone> Group<P> {
         }
     }
 
+    /// What it does, in one line: for reports and failed runs.
+    pub fn describe(&self) -> alloc::string::String {
+        let (seen, held) = (self.seen, self.held.len());
+        let known = alloc::format!("{:?} {:?} seen {seen:?} floor {:?} held {held}", self.id, self.state.epoch, self.ledger.floor);
+        match &self.role {
+            Role::Replica(_) => alloc::format!("{known}, follows {:?}", self.state.primary),
+            Role::Primary(p) => alloc::format!("{known}, leads: {}", p.describe()),
+        }
+    }
+
     /// The other in-sync copies.
     pub fn others_in_sync(&self, me: SliceId) -> SmallVec<[SliceId; 4]> {
         self.state.in_sync.iter().copied().filter(|&s| s != me).collect()

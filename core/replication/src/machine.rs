@@ -127,7 +127,7 @@ impl<P: Clone> Machine<P> {
             Input::Status(token, done) => {
                 if let Some(Wait::Read { group, epoch, read }) = self.cx.waits.take(token) {
                     self.with(group, |g, cx| {
-                        if g.leads(epoch) {
+                        if g.leads_still(epoch) {
                             g.status_done(cx, read, done);
                         }
                     });
@@ -592,9 +592,10 @@ impl<P: Clone> Group<P> {
         self.is_current() && matches!(&self.role, Role::Primary(p) if p.epoch == epoch)
     }
 
-    /// Whether we have led it without a break since this epoch: what was begun then may still be answered.
+    /// Whether what was begun in this epoch was begun by the role we still have: its answers belong here. Also while a
+    /// higher epoch is known and its state is not: what is dropped then would wait for ever (simulator, seed 3).
     fn leads_still(&self, epoch: sarsen_types::Epoch) -> bool {
-        self.is_current() && matches!(self.role, Role::Primary(_)) && self.state.primary_since <= epoch
+        matches!(&self.role, Role::Primary(p) if p.born <= epoch)
     }
 
     /// A client's request, new or kept.

@@ -64,6 +64,8 @@ pub enum Phase<P> {
 pub struct Primary<P> {
     /// The epoch it acts in.
     pub epoch: Epoch,
+    /// The epoch of its takeover: answers to what an earlier role asked are not for it.
+    pub born: Epoch,
     /// How far it is.
     pub phase: Phase<P>,
     /// The last sequence given.
@@ -113,6 +115,7 @@ impl<P> Primary<P> {
     pub fn new(me: SliceId, state: &GroupState, phase: Phase<P>, now: Instant) -> Primary<P> {
         Primary {
             epoch: state.epoch,
+            born: state.epoch,
             phase,
             sequence: 0,
             pending: VecDeque::new(),
@@ -139,6 +142,23 @@ impl<P> Primary<P> {
     /// Whether it takes writes.
     pub fn is_serving(&self) -> bool {
         matches!(self.phase, Phase::Serve) && self.serve_after.is_none()
+    }
+
+    /// How far it is, in words.
+    pub fn describe(&self) -> alloc::string::String {
+        let phase = match &self.phase {
+            Phase::Collect(_) => "collects",
+            Phase::Resolve => "resolves",
+            Phase::Serve => "serves",
+        };
+        let pending: Vec<_> = self.pending.iter().map(|p| (p.write.version, p.write.range, p.acks)).collect();
+        let waiting: Vec<_> = self.waiting.iter().map(|op| (op.request.id.number, op.stage)).collect();
+        let wait = self.serve_after;
+        alloc::format!(
+            "{phase}, wait {wait:?}, copies {:?}, pending {pending:?}, waiting {waiting:?}, joins {:?}",
+            self.copies,
+            self.joins.keys()
+        )
     }
 
     /// Everybody who waits for an answer.

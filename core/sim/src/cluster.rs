@@ -708,6 +708,17 @@ impl Cluster {
         self.nodes.iter().position(|n| n.id == Some(slice))
     }
 
+    /// Every slice's groups in words.
+    pub fn describe(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for slice in self.nodes.iter().filter_map(|n| n.slice.as_ref()) {
+            for g in slice.machine().groups() {
+                lines.push(g.describe());
+            }
+        }
+        lines
+    }
+
     /// Whether every group has all its copies in sync.
     pub fn is_whole(&self) -> bool {
         self.state.groups.values().all(|g| g.members.iter().all(|m| g.is_in_sync(m.slice)))

@@ -126,11 +126,9 @@ pub fn quiet(cluster: &mut Cluster, clients: &mut [Client], history: &mut Histor
             break;
         }
         if cluster.now >= end {
-            let idle: Vec<bool> = clients.iter().map(Client::is_idle).collect();
-            panic!(
-                "not at rest {CALM_MAX:?} after the last fault: clients idle {idle:?}, groups {:#?}",
-                cluster.state.groups
-            );
+            let open: Vec<String> = clients.iter().flat_map(Client::describe).collect();
+            let groups: Vec<String> = cluster.describe();
+            panic!("not at rest {CALM_MAX:?} after the last fault: {}\n{}", open.join("\n"), groups.join("\n"));
         }
     }
     for client in clients.iter_mut() {

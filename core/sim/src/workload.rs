@@ -409,6 +409,12 @@ impl Client {
         }
     }
 
+    /// What it waits for, in words.
+    pub fn describe(&self) -> Vec<String> {
+        let open = self.open.iter();
+        open.map(|(n, r)| format!("client {} waits for {n}: {:?} {}/{:?} since {:?}, retries at {:?}", self.index, r.kind, r.chunk, r.range, r.begun, r.retry_at)).collect()
+    }
+
     /// Reads all it may read once more: what is there when all is quiet.
     pub fn read_all(&mut self, cluster: &mut Cluster) {
         let blocks = if self.is_shared { SHARED_BLOCKS } else { OWN_BLOCKS };
