@@ -4,7 +4,6 @@ use super::thread::{self, ThreadConfig};
 use crate::seam::{FromSlice, ToSlice};
 use sarsen_buffer::Pool;
 use sarsen_ring::{Ring, RingConfig, Waker};
-use sarsen_types::SliceId;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 use std::sync::mpsc::{self, Sender};
@@ -73,7 +72,7 @@ where
                     let why = (panic.downcast_ref::<String>().map(String::as_str))
                         .or(panic.downcast_ref::<&str>().copied())
                         .unwrap_or("it panicked");
-                    let slice = thread::current_slice().unwrap_or(SliceId::default());
+                    let slice = thread::current_slice().unwrap_or_default();
                     reports(FromSlice::Failed { slice, why: why.to_owned() });
                     reports(FromSlice::Stopped { slice });
                 }

@@ -579,7 +579,7 @@ fn a_drive_is_opened_registered_served_and_stopped_and_its_superblock_remembers(
         HandshakeError::Refused(unknown),
         "nothing is served before the registration"
     );
-    let views = vec![Arc::new(View::default()); 2];
+    let views = [Arc::new(View::default()), Arc::new(View::default())];
     drive.registered(DriveId(4), &views, false).unwrap();
     assert_eq!(ask(&mut slice(1).unwrap(), 1, write(3)).0.result, ClientResult::Done);
     wait_for(&log, "registered 4.0", 1);
