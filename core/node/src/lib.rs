@@ -2,3 +2,5 @@
 pub mod control;
 pub mod data;
 pub mod seam;
+
+pub use control::run::{NodeConfig, run};

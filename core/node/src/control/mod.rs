@@ -1,4 +1,21 @@
-//! The control side of a node.
+//! The control side of a node: the metadata by raft, the API, the drives' registration, a planned stop.
+//!
+//! ```text
+//! directory   who this node is               desk     what all tasks share; the way to the leader
+//! log machine raft's disk and state          raft     its types, and HTTP between nodes
+//! join        becoming one of the cluster    lead     the leader's work: reconcile, voters, space
+//! drives      open, register, views, proposals
+//! api answers volumes                        REST
+//! ```
+pub mod answers;
+pub mod api;
+pub mod desk;
+pub mod directory;
+pub mod drives;
+pub mod join;
+pub mod lead;
 pub mod log;
 pub mod machine;
 pub mod raft;
+pub mod run;
+pub mod volumes;

@@ -1,0 +1,155 @@
+//! What the API shows: the state in the API's words.
+use super::api::{Failure, Hand, request_id};
+use axum::Json;
+use axum::extract::{Query, State as Shared};
+use axum::http::HeaderMap;
+use sarsen_api as api;
+use sarsen_control::{Answer, Command, State};
+use sarsen_types::{BLOCK_SIZE, SliceId};
+use serde::Deserialize;
+
+fn texts<'a>(slices: impl IntoIterator<Item = &'a SliceId>) -> Vec<String> {
+    slices.into_iter().map(SliceId::to_string).collect()
+}
+fn bytes(blocks: u64) -> u64 {
+    blocks.saturating_mul(BLOCK_SIZE as u64)
+}
+
+/// `GET /v1/status`
+pub async fn status(Shared(desk): Hand) -> Json<api::Status> {
+    let state = desk.now();
+    let (health, reasons) = sarsen_control::health(&state);
+    let health = match health {
+        sarsen_control::Health::Ok => api::Health::Ok,
+        sarsen_control::Health::Degraded => api::Health::Degraded,
+        sarsen_control::Health::Unavailable => api::Health::Unavailable,
+    };
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    Json(api::Status {
+        health,
+        reasons,
+        cluster: state.cluster.to_string(),
+        revision: state.revision.0,
+        leader: desk.leads().then_some(desk.me.0),
+        nodes: count(state.nodes.len()),
+        nodes_up: count(state.nodes.values().filter(|n| n.is_up).count()),
+        drives: count(state.drives.len()),
+        drives_up: count(state.drives.values().filter(|d| state.is_drive_up(d)).count()),
+        groups: count(state.groups.len()),
+        groups_whole: count(state.groups.values().filter(|g| state.is_whole(g)).count()),
+        volumes: count(state.volumes.len()),
+        total_bytes: bytes(state.drives.values().map(|d| d.total_blocks).sum()),
+        used_bytes: bytes(state.drives.values().map(|d| d.used_blocks).sum()),
+    })
+}
+
+/// `GET /v1/nodes`
+pub async fn nodes(Shared(desk): Hand) -> Json<Vec<api::Node>> {
+    let state = desk.now();
+    let metrics = desk.raft.metrics().borrow().clone();
+    let voters: Vec<u64> = metrics.membership_config.membership().voter_ids().collect();
+    let node = |(id, n): (&sarsen_types::NodeId, &sarsen_control::state::Node)| api::Node {
+        id: id.0,
+        api: format!("http://{}", n.api),
+        data: n.address.data.clone(),
+        is_up: n.is_up,
+        is_voter: voters.contains(&u64::from(id.0)),
+        is_leader: metrics.current_leader == Some(u64::from(id.0)),
+        drives: state.drives.iter().filter(|(_, d)| d.node == *id).map(|(d, _)| d.0).collect(),
+    };
+    Json(state.nodes.iter().map(node).collect())
+}
+
+/// `GET /v1/drives`
+pub async fn drives(Shared(desk): Hand) -> Json<Vec<api::Drive>> {
+    let state = desk.now();
+    let drive = |(id, d): (&sarsen_types::DriveId, &sarsen_control::state::Drive)| api::Drive {
+        id: id.0,
+        identity: d.identity.to_string(),
+        node: d.node.0,
+        path: d.path.clone(),
+        class: d.class.clone(),
+        slices: d.slices,
+        size: d.size,
+        total_bytes: bytes(d.total_blocks),
+        used_bytes: bytes(d.used_blocks),
+        is_up: state.is_drive_up(d),
+        is_stale: d.is_stale,
+        failure: d.failure.clone(),
+    };
+    Json(state.drives.iter().map(drive).collect())
+}
+
+/// `GET /v1/groups`
+pub async fn groups(Shared(desk): Hand) -> Json<Vec<api::Group>> {
+    let state = desk.now();
+    let group = |g: &sarsen_types::GroupState| api::Group {
+        id: g.group.0,
+        policy: state.policy_of(g.group).map_or_else(String::new, |(name, _)| name.to_owned()),
+        epoch: g.epoch.0,
+        primary: g.primary.to_string(),
+        in_sync: texts(&g.in_sync),
+        joining: texts(g.joining.iter().map(|j| &j.slice)),
+        members: texts(g.members.iter().map(|m| &m.slice)),
+        min_copies: g.min_copies,
+    };
+    Json(state.groups.values().map(group).collect())
+}
+
+/// `GET /v1/pools`
+pub async fn pools(Shared(desk): Hand) -> Json<Vec<api::Pool>> {
+    let drives = desk.now().drives.keys().map(|d| d.0).collect();
+    Json(vec![api::Pool { name: "default".into(), drives }])
+}
+
+/// `GET /v1/policies`
+pub async fn policies(Shared(desk): Hand) -> Json<Vec<api::Policy>> {
+    let policy = |(name, p): (&String, &sarsen_control::state::Policy)| api::Policy {
+        name: name.clone(),
+        pool: "default".into(),
+        copies: p.copies,
+        min_copies: p.min_copies,
+        groups: p.table.len() as u32,
+    };
+    Json(desk.now().policies.iter().map(policy).collect())
+}
+
+/// Which events.
+#[derive(Deserialize)]
+pub struct After {
+    /// Those with greater numbers.
+    #[serde(default)]
+    pub after: u64,
+}
+
+/// `GET /v1/events?after=`
+pub async fn events(Shared(desk): Hand, Query(query): Query<After>) -> Json<Vec<api::Event>> {
+    let state = desk.now();
+    let newer = state.events.iter().filter(|e| e.number > query.after);
+    Json(newer.map(|e| api::Event { number: e.number, at_ms: e.at_ms, text: e.text.clone() }).collect())
+}
+
+fn settings_of(state: &State) -> api::Settings {
+    api::Settings { down_out_seconds: Some(state.settings.down_out_ms / 1000) }
+}
+
+/// `GET /v1/settings`
+pub async fn settings(Shared(desk): Hand) -> Json<api::Settings> {
+    Json(settings_of(&desk.now()))
+}
+
+/// `PATCH /v1/settings`
+pub async fn set(
+    Shared(desk): Hand,
+    headers: HeaderMap,
+    Json(asked): Json<api::Settings>,
+) -> Result<Json<api::Settings>, Failure> {
+    if let Some(seconds) = asked.down_out_seconds {
+        let ms = seconds.saturating_mul(1000);
+        let outcome = desk.write(Command::SetDownOut { ms }, request_id(&headers)).await?;
+        if let Answer::Refused(why) = outcome.answer {
+            return Err(why.into());
+        }
+    }
+    Ok(Json(settings_of(&desk.now())))
+}

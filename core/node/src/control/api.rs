@@ -1,0 +1,190 @@
+//! The REST API: any node answers; what needs the leader is handed on to it.
+use super::desk::{Alive, Desk, Outcome};
+use super::{answers, volumes};
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Request, State as Shared};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
+use axum::{Json, Router};
+use sarsen_api::token::is_equal;
+use sarsen_api::{ErrorBody, REQUEST_HEADER};
+use sarsen_control::{Entry, Refusal, RefusalKind};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Says that a request was handed on: the next node answers, or refuses.
+const FORWARDED: &str = "sarsen-forwarded";
+/// Bytes of a request of a client.
+const BODY_MAX: usize = 1 << 20;
+/// Bytes of a message between nodes: a part of a snapshot is the longest.
+const NODE_BODY_MAX: usize = 64 << 20;
+/// How long the leader may take for a request that was handed on.
+const FORWARD_MAX: Duration = Duration::from_secs(30);
+
+/// The desk as handlers get it.
+pub type Hand = Shared<Arc<Desk>>;
+
+/// A failure with its HTTP status.
+#[derive(Debug)]
+pub struct Failure(pub StatusCode, pub ErrorBody);
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        (self.0, Json(self.1)).into_response()
+    }
+}
+impl From<Refusal> for Failure {
+    fn from(why: Refusal) -> Failure {
+        let (status, code) = match why.kind {
+            RefusalKind::NotFound => (StatusCode::NOT_FOUND, "not_found"),
+            RefusalKind::Exists => (StatusCode::CONFLICT, "exists"),
+            RefusalKind::Attached => (StatusCode::CONFLICT, "attached"),
+            RefusalKind::Unable => (StatusCode::CONFLICT, "unable"),
+            RefusalKind::Invalid => (StatusCode::BAD_REQUEST, "invalid"),
+        };
+        Failure(status, ErrorBody { code: code.into(), message: why.message, hint: why.hint })
+    }
+}
+impl From<ErrorBody> for Failure {
+    /// Of the way to the leader: it passes.
+    fn from(body: ErrorBody) -> Failure {
+        Failure(StatusCode::SERVICE_UNAVAILABLE, body)
+    }
+}
+
+/// All routes.
+pub fn router(desk: Arc<Desk>) -> Router {
+    let led = Router::new()
+        .route("/v1/status", get(answers::status))
+        .route("/v1/nodes", get(answers::nodes))
+        .route("/v1/drives", get(answers::drives))
+        .route("/v1/groups", get(answers::groups))
+        .route("/v1/pools", get(answers::pools))
+        .route("/v1/policies", get(answers::policies))
+        .route("/v1/events", get(answers::events))
+        .route("/v1/settings", get(answers::settings).patch(answers::set))
+        .route("/v1/volumes", get(volumes::list).post(volumes::create))
+        .route("/v1/volumes/{name}", get(volumes::show).delete(volumes::delete))
+        .route("/v1/volumes/{name}/grow", post(volumes::grow))
+        .route("/v1/volumes/{name}/attachments", post(volumes::attach))
+        .route("/v1/attachments", get(volumes::attachments))
+        .route("/v1/attachments/{id}", delete(volumes::release))
+        .route("/v1/attachments/{id}/detach", post(volumes::detach))
+        .layer(middleware::from_fn_with_state(desk.clone(), to_leader));
+    let own = Router::new().route("/v1/attachments/{id}/map", get(volumes::map));
+    let clients = led
+        .merge(own)
+        .layer(DefaultBodyLimit::max(BODY_MAX))
+        .layer(middleware::from_fn_with_state(desk.clone(), check_admin));
+    let nodes = Router::new()
+        .route("/raft/append", post(append))
+        .route("/raft/vote", post(vote))
+        .route("/raft/snapshot", post(snapshot))
+        .route("/internal/command", post(command))
+        .route("/internal/alive", post(alive))
+        .route("/internal/index", post(volumes::index))
+        .route("/internal/join", post(super::join::accept))
+        .layer(DefaultBodyLimit::max(NODE_BODY_MAX))
+        .layer(middleware::from_fn_with_state(desk.clone(), check_node));
+    let open = Router::new().route("/v1/ping", get(async || Json(serde_json::json!({ "name": "sarsen" }))));
+    Router::new().merge(clients).merge(nodes).merge(open).fallback(unknown).with_state(desk)
+}
+
+async fn unknown() -> Failure {
+    Failure(StatusCode::NOT_FOUND, ErrorBody::new("no_such_path", "the API has no such path"))
+}
+
+fn shows(headers: &HeaderMap, token: Option<&String>) -> bool {
+    let Some(token) = token else { return true };
+    let given = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
+    given.and_then(|v| v.strip_prefix("Bearer ")).is_some_and(|given| is_equal(given, token))
+}
+fn unauthorized() -> Response {
+    let body = ErrorBody::new("unauthorized", "the request shows no token of this cluster");
+    Failure(StatusCode::UNAUTHORIZED, body.hint("set SARSEN_TOKEN, or pass the cluster's key"))
+        .into_response()
+}
+async fn check_admin(Shared(desk): Hand, request: Request, next: Next) -> Response {
+    let (headers, is_node) = (request.headers(), desk.node_token.is_some());
+    if shows(headers, desk.admin_token.as_ref()) || is_node && shows(headers, desk.node_token.as_ref()) {
+        return next.run(request).await;
+    }
+    unauthorized()
+}
+async fn check_node(Shared(desk): Hand, request: Request, next: Next) -> Response {
+    match shows(request.headers(), desk.node_token.as_ref()) {
+        true => next.run(request).await,
+        false => unauthorized(),
+    }
+}
+
+/// Hands a request on to the leader, once.
+async fn to_leader(Shared(desk): Hand, request: Request, next: Next) -> Response {
+    let address = match desk.leader() {
+        Some(Ok(())) => return next.run(request).await,
+        Some(Err(address)) if !request.headers().contains_key(FORWARDED) => address,
+        _ => return Failure::from(super::desk::no_leader()).into_response(),
+    };
+    let (parts, body) = request.into_parts();
+    let Ok(body) = axum::body::to_bytes(body, BODY_MAX).await else {
+        let body = ErrorBody::new("too_long", format!("a request has at most {BODY_MAX} bytes"));
+        return Failure(StatusCode::PAYLOAD_TOO_LARGE, body).into_response();
+    };
+    let path = parts.uri.path_and_query().map_or("/", |p| p.as_str());
+    let mut onward = desk.http.request(parts.method, format!("http://{address}{path}")).timeout(FORWARD_MAX);
+    onward = onward.header(FORWARDED, "1").body(body);
+    for name in [REQUEST_HEADER, "authorization", "content-type"] {
+        if let Some(value) = parts.headers.get(name) {
+            onward = onward.header(name, value);
+        }
+    }
+    match onward.send().await {
+        Ok(answer) => {
+            let status = answer.status();
+            let kind = answer.headers().get(header::CONTENT_TYPE).cloned();
+            match answer.bytes().await {
+                Ok(bytes) => {
+                    let mut response = (status, bytes).into_response();
+                    if let Some(kind) = kind {
+                        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+                    }
+                    response
+                }
+                Err(_) => Failure::from(super::desk::no_leader()).into_response(),
+            }
+        }
+        Err(_) => Failure::from(super::desk::no_leader()).into_response(),
+    }
+}
+
+/// The caller's id of its request (R30).
+pub fn request_id(headers: &HeaderMap) -> Option<u128> {
+    headers.get(REQUEST_HEADER).and_then(|v| v.to_str().ok()).and_then(|v| u128::from_str_radix(v, 16).ok())
+}
+
+/// A message between nodes; garbage is refused.
+fn read<T: serde::de::DeserializeOwned>(bytes: &Bytes) -> Result<T, Failure> {
+    serde_json::from_slice(bytes).map_err(|why| {
+        let body = ErrorBody::new("invalid", format!("not a message of this version of Sarsen: {why}"));
+        Failure(StatusCode::BAD_REQUEST, body)
+    })
+}
+async fn append(Shared(desk): Hand, bytes: Bytes) -> Result<Response, Failure> {
+    Ok(Json(desk.raft.append_entries(read(&bytes)?).await).into_response())
+}
+async fn vote(Shared(desk): Hand, bytes: Bytes) -> Result<Response, Failure> {
+    Ok(Json(desk.raft.vote(read(&bytes)?).await).into_response())
+}
+async fn snapshot(Shared(desk): Hand, bytes: Bytes) -> Result<Response, Failure> {
+    Ok(Json(desk.raft.install_snapshot(read(&bytes)?).await).into_response())
+}
+async fn command(Shared(desk): Hand, bytes: Bytes) -> Result<Json<Outcome>, Failure> {
+    let entry: Entry = read(&bytes)?;
+    Ok(Json(desk.write(entry.command, entry.request).await?))
+}
+async fn alive(Shared(desk): Hand, bytes: Bytes) -> Result<Json<()>, Failure> {
+    desk.hear(&read::<Alive>(&bytes)?);
+    Ok(Json(()))
+}

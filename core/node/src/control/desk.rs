@@ -1,0 +1,189 @@
+//! What all tasks of the control thread share: who we are, the metadata as known here, and the way to the leader.
+use super::raft::Raft;
+use rand::TryRngCore;
+use rand::rngs::OsRng;
+use sarsen_api::ErrorBody;
+use sarsen_control::{Answer, Command, Entry, State};
+use sarsen_types::NodeId;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::watch;
+
+/// How long one try at the leader may take.
+const TRY_MAX: Duration = Duration::from_secs(3);
+/// Between tries at a leader that is not there yet.
+const TRY_AGAIN: Duration = Duration::from_millis(50);
+
+/// See the module.
+pub struct Desk {
+    /// This node.
+    pub me: NodeId,
+    /// Its raft.
+    pub raft: Raft,
+    /// The metadata as applied here.
+    pub state: watch::Receiver<Arc<State>>,
+    /// The index of the last entry that `state` shows.
+    pub index: watch::Receiver<u64>,
+    /// For HTTP between nodes.
+    pub http: reqwest::Client,
+    /// Nodes show each other this; none in `sarsen dev`.
+    pub node_token: Option<String>,
+    /// Administrators and hosts show this; none in `sarsen dev`.
+    pub admin_token: Option<String>,
+    /// On the leader: when each node was heard last.
+    pub heard: Mutex<BTreeMap<NodeId, Instant>>,
+    /// On the leader: how full drives are.
+    pub space: Mutex<BTreeMap<sarsen_types::DriveId, (u64, u64)>>,
+    /// Nodes that said that they stop.
+    pub stopping: Mutex<std::collections::BTreeSet<NodeId>>,
+}
+
+/// An answer, and the entry that a state must show to contain what it says.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Outcome {
+    /// What was answered.
+    pub answer: Answer,
+    /// The entry.
+    pub index: u64,
+}
+
+/// What a node tells the leader, often.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Alive {
+    /// Who.
+    pub node: NodeId,
+    /// It stops in order: it will not be heard any more.
+    pub is_stopping: bool,
+    /// Its drives: blocks they hold, blocks used.
+    pub space: Vec<(sarsen_types::DriveId, u64, u64)>,
+}
+
+/// Milliseconds since 1970.
+pub fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+}
+
+/// 128 bits nobody can foretell.
+pub fn random() -> u128 {
+    let mut bytes = [0; 16];
+    OsRng.try_fill_bytes(&mut bytes).expect("the system has randomness");
+    u128::from_le_bytes(bytes)
+}
+
+/// There is no leader now.
+pub fn no_leader() -> ErrorBody {
+    ErrorBody::new("no_leader", "no majority of the cluster's nodes agrees on a leader now")
+        .hint("it passes within seconds while a majority of the nodes runs")
+}
+
+impl Desk {
+    /// The metadata as known here.
+    pub fn now(&self) -> Arc<State> {
+        self.state.borrow().clone()
+    }
+    /// The leader, when there is one: `Ok` of this node, or another's API address.
+    pub fn leader(&self) -> Option<Result<(), String>> {
+        let metrics = self.raft.metrics().borrow().clone();
+        let leader = metrics.current_leader?;
+        if leader == u64::from(self.me.0) {
+            return Some(Ok(()));
+        }
+        let state = self.state.borrow();
+        let known = u32::try_from(leader).ok().and_then(|id| state.nodes.get(&NodeId(id)));
+        let given = || metrics.membership_config.membership().get_node(&leader).map(|n| n.addr.clone());
+        known.map(|n| n.api.clone()).or_else(given).map(Err)
+    }
+    /// Whether this node leads.
+    pub fn leads(&self) -> bool {
+        matches!(self.leader(), Some(Ok(())))
+    }
+
+    /// As the leader: replicates a command, and answers when it was applied here.
+    pub async fn write(&self, command: Command, request: Option<u128>) -> Result<Outcome, ErrorBody> {
+        let entry = Entry { at_ms: now_ms(), request, command };
+        match tokio::time::timeout(TRY_MAX, self.raft.client_write(entry)).await {
+            Ok(Ok(written)) => Ok(Outcome { answer: written.data, index: written.log_id.index }),
+            Ok(Err(_)) | Err(_) => Err(no_leader()),
+        }
+    }
+
+    /// One try at the leader, wherever it is.
+    pub async fn try_ask(&self, command: &Command, request: Option<u128>) -> Result<Outcome, ErrorBody> {
+        match self.leader() {
+            None => Err(no_leader()),
+            Some(Ok(())) => self.write(command.clone(), request).await,
+            Some(Err(address)) => {
+                let entry = Entry { at_ms: now_ms(), request, command: command.clone() };
+                self.post(&address, "/internal/command", &entry).await
+            }
+        }
+    }
+
+    /// Asks until there is an answer, and until the metadata here show what it says.
+    pub async fn ask(&self, command: Command) -> Answer {
+        let request = Some(random());
+        loop {
+            match self.try_ask(&command, request).await {
+                Ok(outcome) => {
+                    self.reach(outcome.index).await;
+                    return outcome.answer;
+                }
+                Err(_) => tokio::time::sleep(TRY_AGAIN).await,
+            }
+        }
+    }
+
+    /// Waits until the metadata here show entry `index`.
+    pub async fn reach(&self, index: u64) {
+        let mut at = self.index.clone();
+        let _ = at.wait_for(|now| *now >= index).await;
+    }
+
+    /// Posts to another node.
+    pub async fn post<B: Serialize, A: serde::de::DeserializeOwned>(
+        &self,
+        address: &str,
+        path: &str,
+        body: &B,
+    ) -> Result<A, ErrorBody> {
+        post(&self.http, self.node_token.as_deref(), address, path, body, TRY_MAX).await
+    }
+
+    /// Notes that a node was heard.
+    pub fn hear(&self, alive: &Alive) {
+        let now = Instant::now();
+        let mut stopping = self.stopping.lock().unwrap_or_else(PoisonError::into_inner);
+        match alive.is_stopping {
+            true => drop(stopping.insert(alive.node)),
+            false => drop(stopping.remove(&alive.node)),
+        }
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).insert(alive.node, now);
+        let mut space = self.space.lock().unwrap_or_else(PoisonError::into_inner);
+        space.extend(alive.space.iter().map(|(d, total, used)| (*d, (*total, *used))));
+    }
+}
+
+/// Posts JSON to `path` at `address`, as a node.
+pub async fn post<B: Serialize, A: serde::de::DeserializeOwned>(
+    http: &reqwest::Client,
+    token: Option<&str>,
+    address: &str,
+    path: &str,
+    body: &B,
+    limit: Duration,
+) -> Result<A, ErrorBody> {
+    let mut request = http.post(format!("http://{address}{path}")).timeout(limit).json(body);
+    if let Some(token) = token {
+        request = request.bearer_auth(token);
+    }
+    let failed = |why: reqwest::Error| ErrorBody::new("unreachable", format!("{address}: {why}"));
+    let response = request.send().await.map_err(failed)?;
+    if response.status().is_success() {
+        return response.json().await.map_err(failed);
+    }
+    let status = response.status();
+    let odd = |_| ErrorBody::new("unreachable", format!("{address} answers with HTTP status {status}"));
+    Err(response.json().await.unwrap_or_else(odd))
+}

@@ -1,0 +1,238 @@
+//! This node's drives: opened, registered (R1), told of each revision; and what their slices say, brought to the leader.
+use super::desk::Desk;
+use crate::data::{DataPort, DriveConfig, DriveHandle, Reports, open_drive};
+use crate::seam::{FromSlice, PeerAddress};
+use anyhow::{Context, bail};
+use sarsen_control::command::Register;
+use sarsen_control::{Answer, Command, State};
+use sarsen_types::{DriveId, Proposal, Revision, SliceId, View};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+
+/// Proposals in one command (R44).
+const PROPOSALS_MAX: usize = 256;
+/// Between tries at a leader that is not there.
+const TRY_AGAIN: Duration = Duration::from_millis(50);
+
+/// The drives of this node.
+pub struct Drives {
+    desk: Arc<Desk>,
+    boot_id: String,
+    handles: Vec<Arc<DriveHandle>>,
+    /// Registered ones, by the number metadata gave them.
+    served: Mutex<BTreeMap<DriveId, Arc<DriveHandle>>>,
+    /// Blocks a slice holds, and used.
+    space: Mutex<BTreeMap<SliceId, (u64, u64)>>,
+    distrusted: Mutex<BTreeMap<DriveId, BTreeSet<u8>>>,
+    /// Threads of slices that ended.
+    ended: watch::Sender<usize>,
+}
+
+/// Opens all drives. One that does not open is reported and left; a node with drives but none that opens does not start.
+pub async fn open(
+    configs: Vec<DriveConfig>,
+    port: &Arc<DataPort>,
+    reports: &Reports,
+) -> anyhow::Result<Vec<Arc<DriveHandle>>> {
+    let (all, mut handles, mut failures) = (configs.len(), Vec::new(), Vec::new());
+    for config in configs {
+        let (port, reports) = (port.clone(), reports.clone());
+        match tokio::task::spawn_blocking(move || open_drive(config, &port, reports)).await? {
+            Ok(handle) => handles.push(Arc::new(handle)),
+            Err(why) => {
+                tracing::error!("a drive does not open: {why}");
+                failures.push(why.to_string());
+            }
+        }
+    }
+    if handles.is_empty() && all > 0 {
+        bail!("{}", failures.join("; "));
+    }
+    Ok(handles)
+}
+
+impl Drives {
+    /// The opened drives, none of them registered yet.
+    pub fn new(desk: Arc<Desk>, boot_id: String, handles: Vec<Arc<DriveHandle>>) -> Drives {
+        let (served, space, distrusted) = Default::default();
+        Drives { desk, boot_id, handles, served, space, distrusted, ended: watch::channel(0).0 }
+    }
+
+    /// Registers each drive (R1); from then on it is served. Returns when all are.
+    pub async fn register(&self) -> anyhow::Result<()> {
+        for handle in &self.handles {
+            let facts = handle.facts();
+            let register = Register {
+                identity: facts.identity,
+                node: self.desk.me,
+                open: facts.open,
+                opens: facts.opens.clone(),
+                path: facts.path.display().to_string(),
+                class: facts.class.to_owned(),
+                slices: facts.slices,
+                size: facts.size,
+                total_blocks: facts.total_blocks,
+                used_blocks: facts.used_blocks,
+                is_broken: facts.is_broken,
+            };
+            let (id, is_stale) = match self.desk.ask(Command::Register(register)).await {
+                Answer::Registered { drive, is_stale } => (drive, is_stale),
+                Answer::Refused(why) => bail!("{}: {why}", facts.path.display()),
+                other => unreachable!("a registration answers {other:?}"),
+            };
+            let state = self.desk.now();
+            let views = views(&state, id, facts.slices);
+            let (own, given) = (handle.clone(), views);
+            tokio::task::spawn_blocking(move || own.registered(id, &given, is_stale)).await??;
+            handle.peers(&Arc::new(peers(&state, &self.boot_id)));
+            self.served.lock().unwrap_or_else(PoisonError::into_inner).insert(id, handle.clone());
+            tracing::info!(
+                "drive {id} ({}) is registered{}",
+                facts.path.display(),
+                if is_stale { ", stale" } else { "" }
+            );
+        }
+        Ok(())
+    }
+
+    /// Tells the drives of each revision, for the life of the node.
+    pub async fn follow(&self) {
+        let mut states = self.desk.state.clone();
+        let mut told = Revision(0);
+        let mut known = BTreeMap::new();
+        loop {
+            let state = states.borrow_and_update().clone();
+            let served = self.served.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let peers = peers(&state, &self.boot_id);
+            if peers != known {
+                let all = Arc::new(peers.clone());
+                served.values().for_each(|handle| handle.peers(&all));
+                known = peers;
+            }
+            if state.revision > told {
+                told = state.revision;
+                for (id, handle) in &served {
+                    handle.learned(&views(&state, *id, handle.facts().slices));
+                }
+            }
+            if states.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Carries what slices say to the leader, for the life of the node.
+    pub async fn listen(&self, mut reports: mpsc::UnboundedReceiver<FromSlice>) {
+        let mut waiting: Vec<Proposal> = Vec::new();
+        loop {
+            if waiting.is_empty() {
+                match reports.recv().await {
+                    Some(report) => self.hear(report, &mut waiting),
+                    None => return,
+                }
+            }
+            while waiting.len() < PROPOSALS_MAX
+                && let Ok(report) = reports.try_recv()
+            {
+                self.hear(report, &mut waiting);
+            }
+            self.propose(&mut waiting).await;
+        }
+    }
+
+    fn hear(&self, report: FromSlice, waiting: &mut Vec<Proposal>) {
+        match report {
+            FromSlice::Propose(proposal) => waiting.push(proposal),
+            FromSlice::Space { slice, total_blocks, used_blocks } => {
+                let mut space = self.space.lock().unwrap_or_else(PoisonError::into_inner);
+                space.insert(slice, (total_blocks, used_blocks));
+            }
+            FromSlice::Report { slice, text } => tracing::warn!("slice {slice}: {text}"),
+            FromSlice::Stopped { slice } => {
+                tracing::info!("slice {slice} stopped");
+                self.ended.send_modify(|n| *n += 1);
+            }
+            FromSlice::Failed { slice, why } => {
+                tracing::error!("slice {slice}: its drive failed: {why}");
+                let handle = self.served(slice.drive);
+                if let Some(open) = handle.map(|h| h.facts().open) {
+                    self.later(Command::Failed { drive: slice.drive, open, why });
+                }
+            }
+            FromSlice::Distrusted { slice } => self.distrusted(slice),
+        }
+    }
+
+    /// Once all slices of a stale drive said that their floors durably count as zero, metadata may trust it again (R1).
+    fn distrusted(&self, slice: SliceId) {
+        let Some(handle) = self.served(slice.drive) else { return };
+        let mut all = self.distrusted.lock().unwrap_or_else(PoisonError::into_inner);
+        let said = all.entry(slice.drive).or_default();
+        said.insert(slice.index);
+        if said.len() == usize::from(handle.facts().slices) {
+            said.clear();
+            self.later(Command::Trust { drive: slice.drive, open: handle.facts().open });
+        }
+    }
+
+    fn served(&self, drive: DriveId) -> Option<Arc<DriveHandle>> {
+        self.served.lock().unwrap_or_else(PoisonError::into_inner).get(&drive).cloned()
+    }
+    fn later(&self, command: Command) {
+        let desk = self.desk.clone();
+        tokio::spawn(async move { desk.ask(command).await });
+    }
+
+    /// One try; what is void by now is dropped, what could not be told stays.
+    async fn propose(&self, waiting: &mut Vec<Proposal>) {
+        let state = self.desk.now();
+        waiting.retain(|p| state.groups.get(&p.group).is_none_or(|g| g.epoch <= p.epoch));
+        if waiting.is_empty() {
+            return;
+        }
+        match self.desk.try_ask(&Command::Judge(waiting.clone()), None).await {
+            Ok(_) => waiting.clear(),
+            Err(_) => tokio::time::sleep(TRY_AGAIN).await,
+        }
+    }
+
+    /// How full the drives are.
+    pub fn space(&self) -> Vec<(DriveId, u64, u64)> {
+        let space = self.space.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut drives: BTreeMap<DriveId, (u64, u64)> = BTreeMap::new();
+        for (slice, (total, used)) in space.iter() {
+            let sum = drives.entry(slice.drive).or_default();
+            (sum.0, sum.1) = (sum.0 + total, sum.1 + used);
+        }
+        drives.into_iter().map(|(id, (total, used))| (id, total, used)).collect()
+    }
+
+    /// Ends the drives in order; waits for their threads, as long as `limit`.
+    pub async fn stop(&self, limit: Duration) -> anyhow::Result<()> {
+        self.handles.iter().for_each(|handle| handle.stop());
+        let all: usize = self.handles.iter().map(|h| usize::from(h.facts().slices)).sum();
+        let mut ended = self.ended.subscribe();
+        tokio::time::timeout(limit, ended.wait_for(|n| *n >= all))
+            .await
+            .context("the drives' threads do not end")?
+            .context("nobody counts the threads that end")?;
+        Ok(())
+    }
+}
+
+fn views(state: &State, drive: DriveId, slices: u8) -> Vec<Arc<View>> {
+    (0..slices).map(|index| Arc::new(state.view_of(SliceId { drive, index }))).collect()
+}
+
+fn peers(state: &State, boot_id: &str) -> BTreeMap<DriveId, PeerAddress> {
+    let address = |(id, drive): (&DriveId, &sarsen_control::state::Drive)| {
+        let node = state.nodes.get(&drive.node)?;
+        let same_kernel = node.address.boot_id == boot_id;
+        let unix = node.address.unix.clone().filter(|_| same_kernel);
+        let data = node.address.data.clone();
+        Some((*id, PeerAddress { node: drive.node, data, unix, same_kernel }))
+    };
+    state.drives.iter().filter_map(address).collect()
+}

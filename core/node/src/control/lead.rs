@@ -1,0 +1,155 @@
+//! What the leader does beside answering: nodes up and down, groups reconciled, voters chosen, space recorded.
+use super::desk::{Desk, now_ms};
+use openraft::ChangeMembers;
+use sarsen_control::{Command, State, balance, reconcile};
+use sarsen_types::NodeId;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Between two looks when nothing changes.
+const LOOK: Duration = Duration::from_millis(500);
+/// Changes that come together are looked at together.
+const GATHER: Duration = Duration::from_millis(30);
+/// Between two rounds of balancing leaders.
+const BALANCE: Duration = Duration::from_secs(2);
+/// How long all must be well before leaders move.
+const CALM: Duration = Duration::from_secs(4);
+/// Between two records of how full drives are.
+const SPACE: Duration = Duration::from_secs(10);
+/// Voters, at most.
+const VOTERS_MAX: usize = 5;
+/// A voter that is down for this long gives its vote to another node, milliseconds.
+const VOTER_LOST_MS: u64 = 30_000;
+/// A learner that lacks at most this many entries may vote.
+const LAG_MAX: u64 = 200;
+/// "Not heard", in milliseconds.
+const NEVER: u64 = u64::MAX / 4;
+
+/// Runs for the life of the node; acts while it leads.
+pub async fn run(desk: Arc<Desk>) {
+    let mut states = desk.state.clone();
+    let mut led: Option<Led> = None;
+    loop {
+        match tokio::time::timeout(LOOK, states.changed()).await {
+            Ok(Ok(())) => tokio::time::sleep(GATHER).await,
+            Ok(Err(_)) => return,
+            Err(_) => {}
+        }
+        states.borrow_and_update();
+        if !desk.leads() {
+            led = None;
+            continue;
+        }
+        let led = led.get_or_insert_with(|| Led::new(&desk));
+        led.act(&desk).await;
+    }
+}
+
+/// One time of leading.
+struct Led {
+    since: Instant,
+    calm_since: Instant,
+    balanced: Instant,
+    spaced: Instant,
+}
+
+impl Led {
+    fn new(desk: &Desk) -> Led {
+        let now = Instant::now();
+        // What another leader heard counts for nothing here.
+        desk.heard.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        Led { since: now, calm_since: now, balanced: now, spaced: now }
+    }
+
+    async fn act(&mut self, desk: &Desk) {
+        let state = desk.now();
+        let heard = self.heard(desk, &state);
+        for command in reconcile(&state, &heard, now_ms()) {
+            if desk.write(command, None).await.is_err() {
+                return;
+            }
+        }
+        let now = Instant::now();
+        if balance(&state).is_none() {
+            // Even already, or not all is well: in both cases the clock starts again.
+            self.calm_since = now;
+        } else if now - self.calm_since > CALM && now - self.balanced > BALANCE {
+            self.balanced = now;
+            if let Some(command) = balance(&state) {
+                let _ = desk.write(command, None).await;
+            }
+        }
+        if now - self.spaced > SPACE {
+            self.spaced = now;
+            self.record_space(desk, &state).await;
+        }
+        self.choose_voters(desk, &state).await;
+    }
+
+    fn heard(&self, desk: &Desk, state: &State) -> BTreeMap<NodeId, u64> {
+        let heard = desk.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let stopping = desk.stopping.lock().unwrap_or_else(PoisonError::into_inner);
+        let ago = |id: &NodeId| match stopping.contains(id) {
+            true => NEVER,
+            false if *id == desk.me => 0,
+            false => heard.get(id).unwrap_or(&self.since).elapsed().as_millis() as u64,
+        };
+        // Of a node that was down before this leader came nothing is known until it is heard.
+        let known = |id: &NodeId| state.nodes[id].is_up || heard.contains_key(id) || *id == desk.me;
+        state.nodes.keys().filter(|id| known(id)).map(|id| (*id, ago(id))).collect()
+    }
+
+    async fn record_space(&self, desk: &Desk, state: &State) {
+        let told = desk.space.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let differs = |(id, space): &(&sarsen_types::DriveId, &(u64, u64))| {
+            let known = state.drives.get(id).map(|d| (d.total_blocks, d.used_blocks));
+            known.is_some_and(|known| known != **space)
+        };
+        let all: Vec<_> =
+            told.iter().filter(differs).map(|(id, (total, used))| (*id, *total, *used)).collect();
+        if !all.is_empty() {
+            let _ = desk.write(Command::Space(all), None).await;
+        }
+    }
+
+    /// An odd number of voters, five at most: an even number fails as easily as the odd one below it.
+    async fn choose_voters(&self, desk: &Desk, state: &State) {
+        let metrics = desk.raft.metrics().borrow().clone();
+        let membership = metrics.membership_config.membership();
+        if membership.get_joint_config().len() > 1 {
+            return; // a change is under way
+        }
+        let voters: BTreeSet<u64> = membership.voter_ids().collect();
+        let last = metrics.last_log_index.unwrap_or(0);
+        let replicated = metrics.replication.clone().unwrap_or_default();
+        let is_caught_up = |id: &u64| {
+            let matched = replicated.get(id).and_then(|l| *l).map_or(0, |l| l.index);
+            *id == u64::from(desk.me.0) || matched + LAG_MAX >= last && matched > 0
+        };
+        let node = |id: &u64| u32::try_from(*id).ok().and_then(|id| state.nodes.get(&NodeId(id)));
+        let fit: Vec<u64> = (membership.learner_ids())
+            .filter(|id| node(id).is_some_and(|n| n.is_up) && is_caught_up(id))
+            .collect();
+        let now = now_ms();
+        let is_lost = |id: &u64| node(id).is_some_and(|n| !n.is_up && now > n.since_ms + VOTER_LOST_MS);
+        let most = state.nodes.len().min(VOTERS_MAX);
+        let target = most - usize::from(most.is_multiple_of(2));
+        let mut next: BTreeSet<u64> = voters.clone();
+        let mut fit = fit.into_iter();
+        for lost in voters.iter().filter(|v| is_lost(v)) {
+            if let Some(new) = fit.next() {
+                next.remove(lost);
+                next.insert(new);
+            }
+        }
+        let wanted = target.saturating_sub(next.len());
+        let more: Vec<u64> = fit.take(wanted).collect();
+        let even = (next.len() + more.len()).is_multiple_of(2);
+        next.extend(&more[..more.len() - usize::from(even && !more.is_empty())]);
+        if next != voters {
+            let change = desk.raft.change_membership(ChangeMembers::ReplaceAllVoters(next), true);
+            let _ = tokio::time::timeout(Duration::from_secs(3), change).await;
+        }
+    }
+}

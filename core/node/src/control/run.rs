@@ -1,0 +1,309 @@
+//! The life of a node: from its directory to a planned stop.
+use super::desk::{Alive, Desk};
+use super::directory::{Directory, Place};
+use super::drives::{self, Drives};
+use super::join::{self, Wish};
+use super::log::Log;
+use super::machine::Machine;
+use super::raft::{self, Network, Raft};
+use super::{api, lead};
+use crate::data::{DataPort, DataPortConfig, DriveConfig, Reports};
+use crate::seam::{FromSlice, Identity};
+use anyhow::{Context, anyhow, bail};
+use openraft::BasicNode;
+use sarsen_api::token::{node_token_of, token_of};
+use sarsen_control::state::COPIES_DEFAULT;
+use sarsen_control::{Answer, Command, State, hand_over};
+use sarsen_slice::LeaseMode;
+use sarsen_types::view::NodeAddress;
+use sarsen_types::{ClusterId, NodeId};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+/// Between two words to the leader that this node is alive.
+const ALIVE_EVERY: Duration = Duration::from_millis(300);
+/// How long a planned stop waits for others to take over.
+const HAND_OVER_MAX: Duration = Duration::from_secs(3);
+/// How long the old primaries go on confirming that they stopped (R2), before they leave in_sync.
+const CONFIRM: Duration = Duration::from_millis(200);
+/// How long the drives' threads may take to end.
+const STOP_MAX: Duration = Duration::from_secs(10);
+
+/// What a node is started with.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// Its directory.
+    pub dir: PathBuf,
+    /// Its data port.
+    pub listen: SocketAddr,
+    /// Its API.
+    pub api: SocketAddr,
+    /// The cluster's key; `None` for `sarsen dev` alone, on loopback.
+    pub key: Option<[u8; 32]>,
+    /// APIs of nodes that take it in, the first time it starts; none: it begins a cluster.
+    pub join: Vec<String>,
+    /// Its drives, formatted.
+    pub drives: Vec<PathBuf>,
+    /// How reads are leased; `None`: by rounds where the CPU reports a hypervisor, else by the clock (R4).
+    pub lease: Option<LeaseMode>,
+    /// Copies of the default policy, when it begins a cluster.
+    pub copies: Option<u8>,
+    /// Small tables, no marks on threads.
+    pub is_dev: bool,
+}
+
+/// Runs a node until SIGTERM or SIGINT, and through the hand-over that follows.
+pub async fn run(config: NodeConfig) -> anyhow::Result<()> {
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    let node = tokio::select! {
+        node = Node::start(config) => node?,
+        _ = term.recv() => return Ok(()),
+        _ = int.recv() => return Ok(()),
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+        ended = node.ended() => return ended,
+    }
+    node.stop().await
+}
+
+/// A running node.
+pub struct Node {
+    desk: Arc<Desk>,
+    drives: Arc<Drives>,
+    is_stopping: watch::Sender<bool>,
+    _port: Arc<DataPort>,
+    directory: Directory,
+    api: SocketAddr,
+}
+
+fn boot_id() -> anyhow::Result<String> {
+    let text =
+        std::fs::read_to_string("/proc/sys/kernel/random/boot_id").context("read the kernel's boot id")?;
+    Ok(text.trim().to_owned())
+}
+
+/// `confirm` where the CPU reports a hypervisor: no guest clock sees its pauses (R4).
+fn default_lease() -> LeaseMode {
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let flags = cpu.lines().find(|l| l.starts_with("flags") || l.starts_with("Features"));
+    match flags.is_some_and(|l| l.split_whitespace().any(|f| f == "hypervisor")) {
+        true => LeaseMode::Confirm,
+        false => LeaseMode::Clock,
+    }
+}
+
+impl Node {
+    /// Starts it; returns when all drives are registered.
+    pub async fn start(config: NodeConfig) -> anyhow::Result<Node> {
+        let loopback = config.listen.ip().is_loopback() && config.api.ip().is_loopback();
+        if config.key.is_none() && !loopback {
+            bail!("a node without --key listens on loopback only: make a key with `sarsen key create FILE`");
+        }
+        let mut directory = Directory::open(&config.dir)?;
+        let listener =
+            TcpListener::bind(config.api).await.with_context(|| format!("listen on {}", config.api))?;
+        let api_address = listener.local_addr()?;
+        let data = std::net::TcpListener::bind(config.listen)
+            .and_then(|l| l.local_addr())
+            .with_context(|| format!("listen on {}", config.listen))?;
+        let boot_id = boot_id()?;
+        let unix = directory.socket();
+        let address = NodeAddress {
+            data: data.to_string(),
+            unix: Some(unix.display().to_string()),
+            boot_id: boot_id.clone(),
+        };
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let http = reqwest::Client::builder().no_proxy().connect_timeout(Duration::from_secs(1)).build()?;
+        let node_token = config.key.as_ref().map(node_token_of);
+        let place = match directory.card.place {
+            Some(place) => place,
+            None => {
+                let api = api_address.to_string();
+                let wish = Wish { identity: directory.card.identity, api, address: address.clone() };
+                let place = match config.join.is_empty() {
+                    true => {
+                        let cluster = ClusterId(super::desk::random());
+                        Place { node: NodeId(1), cluster, is_founder: true }
+                    }
+                    false => {
+                        let welcome = join::ask(&http, node_token.as_deref(), &config.join, &wish).await?;
+                        Place { node: welcome.node, cluster: welcome.cluster, is_founder: false }
+                    }
+                };
+                directory.settle(place)?;
+                place
+            }
+        };
+        let desk = open_desk(&directory, place, &config, http).await?;
+        let (me, cluster, key) = (place.node, place.cluster, config.key);
+        let identity = Arc::new(Identity { cluster, node: me, key, boot_id: boot_id.clone() });
+        let port_config = DataPortConfig { listen: data, unix: Some(unix) };
+        let port = tokio::task::spawn_blocking(move || DataPort::start(port_config, identity)).await??;
+        let port = Arc::new(port);
+        // Drives are opened first: what is wrong with them is said before anything is asked of the cluster.
+        let (reports, heard) = mpsc::unbounded_channel::<FromSlice>();
+        let reports: Reports = Arc::new(move |report| drop(reports.send(report)));
+        let lease = config.lease.unwrap_or_else(default_lease);
+        let drive_config = |path: &PathBuf| DriveConfig {
+            marks_threads: !config.is_dev,
+            ..DriveConfig::new(path.clone(), lease)
+        };
+        let configs = config.drives.iter().map(drive_config).collect();
+        let handles = drives::open(configs, &port, &reports).await?;
+
+        if place.is_founder {
+            begin(&desk, &config, &directory, place, api_address).await?;
+        }
+        let routes = api::router(desk.clone());
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+        let identity = directory.card.identity;
+        let announce = Command::Node { identity, api: api_address.to_string(), address };
+        match desk.ask(announce).await {
+            Answer::Node(node) if node == place.node => {}
+            other => bail!(
+                "the cluster knows this node as another: {other:?}; its directory is of another cluster"
+            ),
+        }
+        let drives = Arc::new(Drives::new(desk.clone(), boot_id, handles));
+        let (is_stopping, stopping) = watch::channel(false);
+        let (own, led) = (drives.clone(), desk.clone());
+        tokio::spawn(async move { own.listen(heard).await });
+        tokio::spawn(lead::run(led));
+        tokio::spawn(be_alive(desk.clone(), drives.clone(), stopping));
+        drives.register().await?;
+        let own = drives.clone();
+        tokio::spawn(async move { own.follow().await });
+        tracing::info!("node {me} serves: API http://{api_address}, data {data}");
+        Ok(Node { desk, drives, is_stopping, _port: port, directory, api: api_address })
+    }
+
+    /// Its number.
+    pub fn id(&self) -> NodeId {
+        self.desk.me
+    }
+    /// Where its API is.
+    pub fn api(&self) -> SocketAddr {
+        self.api
+    }
+
+    /// Ends only when raft does, by a failure of its disk.
+    pub async fn ended(&self) -> anyhow::Result<()> {
+        let mut metrics = self.desk.raft.metrics();
+        let fatal = metrics.wait_for(|m| m.running_state.is_err()).await;
+        match fatal.as_ref().map(|m| m.running_state.clone()) {
+            Ok(Err(why)) => Err(anyhow!("raft ended: {why}")),
+            _ => Err(anyhow!("raft ended")),
+        }
+    }
+
+    /// Hands over what it leads, leaves in_sync, then ends. Clients wait for one change of epoch, not for silence (R2).
+    pub async fn stop(self) -> anyhow::Result<()> {
+        tracing::info!("node {} stops: it hands over what it leads", self.desk.me);
+        let handed = tokio::time::timeout(HAND_OVER_MAX, self.hand_over()).await;
+        if handed.is_err() {
+            tracing::warn!(
+                "nobody takes over all that this node leads: its groups wait until others do, or it is back"
+            );
+        }
+        let _ = self.is_stopping.send(true);
+        let ended = self.drives.stop(STOP_MAX).await;
+        let alive = Alive { node: self.desk.me, is_stopping: true, space: Vec::new() };
+        tell_alive(&self.desk, &alive).await;
+        let _ = tokio::time::timeout(Duration::from_secs(2), self.desk.raft.shutdown()).await;
+        let _ = std::fs::remove_file(self.directory.socket());
+        ended
+    }
+
+    async fn hand_over(&self) {
+        let me = self.desk.me;
+        // What changes epochs in the meantime voids a part of the command: it is asked for again.
+        while let Some(command) = hand_over(&self.desk.now(), me) {
+            self.desk.ask(command).await;
+        }
+        tokio::time::sleep(CONFIRM).await;
+        self.desk.ask(Command::Leave { node: me }).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn open_desk(
+    directory: &Directory,
+    place: Place,
+    config: &NodeConfig,
+    http: reqwest::Client,
+) -> anyhow::Result<Arc<Desk>> {
+    let failed = |why: Box<dyn std::error::Error + Send + Sync>| anyhow!("the raft database: {why}");
+    let log = Log::open(&directory.raft()).map_err(failed)?;
+    let (states, state) = watch::channel(Arc::new(State::default()));
+    let (indexes, index) = watch::channel(0);
+    let machine = Machine::open(log.clone(), states, indexes).map_err(failed)?;
+    let (node_token, admin_token) =
+        (config.key.as_ref().map(node_token_of), config.key.as_ref().map(token_of));
+    let network = Network { http: http.clone(), token: node_token.clone(), state: state.clone() };
+    let settings = Arc::new(raft::config().validate()?);
+    let raft = Raft::new(u64::from(place.node.0), settings, network, log, machine).await?;
+    let (heard, space, stopping) = Default::default();
+    Ok(Arc::new(Desk {
+        me: place.node,
+        raft,
+        state,
+        index,
+        http,
+        node_token,
+        admin_token,
+        heard,
+        space,
+        stopping,
+    }))
+}
+
+/// The first node's first entries: a cluster of one.
+async fn begin(
+    desk: &Desk,
+    config: &NodeConfig,
+    directory: &Directory,
+    place: Place,
+    api: SocketAddr,
+) -> anyhow::Result<()> {
+    if desk.raft.is_initialized().await? {
+        return Ok(());
+    }
+    let founder =
+        std::collections::BTreeMap::from([(u64::from(place.node.0), BasicNode::new(api.to_string()))]);
+    desk.raft.initialize(founder).await?;
+    let copies = config.copies.unwrap_or(COPIES_DEFAULT);
+    desk.ask(Command::Begin { cluster: place.cluster, copies, is_dev: config.is_dev }).await;
+    let address = NodeAddress { data: config.listen.to_string(), unix: None, boot_id: boot_id()? };
+    let identity = directory.card.identity;
+    desk.ask(Command::Node { identity, api: api.to_string(), address }).await;
+    Ok(())
+}
+
+async fn tell_alive(desk: &Desk, alive: &Alive) {
+    match desk.leader() {
+        Some(Ok(())) => desk.hear(alive),
+        Some(Err(address)) => {
+            let token = desk.node_token.as_deref();
+            let limit = Duration::from_secs(1);
+            let _: Result<(), _> =
+                super::desk::post(&desk.http, token, &address, "/internal/alive", alive, limit).await;
+        }
+        None => {}
+    }
+}
+
+async fn be_alive(desk: Arc<Desk>, drives: Arc<Drives>, mut stopping: watch::Receiver<bool>) {
+    while !*stopping.borrow_and_update() {
+        tell_alive(&desk, &Alive { node: desk.me, is_stopping: false, space: drives.space() }).await;
+        let _ = tokio::time::timeout(ALIVE_EVERY, stopping.changed()).await;
+    }
+}
