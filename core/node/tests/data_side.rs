@@ -98,7 +98,9 @@ fn register(nodes: &[Node], view: &Arc<View>) {
         .collect();
     let peers = Arc::new(peers);
     for node in nodes {
-        node.drive.registered(DriveId(node.port.identity().node.0), std::slice::from_ref(view), false).unwrap();
+        node.drive
+            .registered(DriveId(node.port.identity().node.0), std::slice::from_ref(view), false)
+            .unwrap();
         node.drive.peers(&peers);
     }
 }

@@ -68,14 +68,15 @@ where
                 let reports = config.reports.clone();
                 // a machine that finds itself inconsistent ends its slice, not the node
                 let ended = catch_unwind(AssertUnwindSafe(|| thread::run(ring, store, inbox, config)));
+                let slice = thread::current_slice().unwrap_or_default();
                 if let Err(panic) = ended {
                     let why = (panic.downcast_ref::<String>().map(String::as_str))
                         .or(panic.downcast_ref::<&str>().copied())
                         .unwrap_or("it panicked");
-                    let slice = thread::current_slice().unwrap_or_default();
                     reports(FromSlice::Failed { slice, why: why.to_owned() });
-                    reports(FromSlice::Stopped { slice });
                 }
+                // whoever counts threads counts those of drives that were never registered, too
+                reports(FromSlice::Stopped { slice });
             }
             Err(why) => drop(opened.send(Err(why))),
         }

@@ -465,9 +465,11 @@ fn a_machine_that_panics_ends_its_slice_and_is_reported() {
 fn a_drive_that_was_never_registered_is_closed() {
     let log = Log::default();
     let store = ToyStore(log.clone());
+    let reports = Log::default();
+    let told = reports.clone();
     let config = ThreadConfig {
         identity: identity(1, "this"),
-        reports: Arc::new(|_| {}),
+        reports: Arc::new(move |word| told.lock().unwrap().push(format!("{word:?}"))),
         lease: LeaseMode::Clock,
         started: sarsen_ring::now(),
         marks_thread: false,
@@ -477,6 +479,7 @@ fn a_drive_that_was_never_registered_is_closed() {
     started.handle.send(ToSlice::Stop);
     started.thread.join().unwrap();
     assert_eq!(*log.lock().unwrap(), ["closed unregistered"]);
+    assert!(reports.lock().unwrap()[0].starts_with("Stopped"));
 }
 
 /// A format whose superblock is a list of ids: the cluster, then opens.

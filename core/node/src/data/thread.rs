@@ -78,7 +78,6 @@ pub fn run<S: Opened>(mut ring: Ring, store: S, inbox: Receiver<ToSlice>, config
     CURRENT.set(Some(id));
     let machine_config = Config { id, lease: config.lease, started: config.started };
     let machine = store.begin(machine_config, ring.pool().clone());
-    let reports = config.reports.clone();
     let mut worker = Worker {
         links: Links::new(id),
         me: id,
@@ -105,7 +104,6 @@ pub fn run<S: Opened>(mut ring: Ring, store: S, inbox: Receiver<ToSlice>, config
     }
     worker.end_turn(now);
     worker.turns(&inbox);
-    reports(FromSlice::Stopped { slice: id });
 }
 
 /// The words of the registration, and what else was said before it; `None` when the drive is to be closed.
