@@ -90,7 +90,7 @@ pub fn resolve(tails: &[&Tail], above: Version, floor: Version, enough: bool) ->
         let settled = judged.winner.is_none_or(|w| w.version() <= floor);
         let in_tail = tails.iter().any(|t| t.stack(at).first().is_some_and(|e| e.version() > floor));
         if !judged.is_same || (!enough && !settled && in_tail) {
-            add(&mut outcome.rewrites, tails, at, floor, judged);
+            add(&mut outcome.rewrites, tails, at, (above, floor), judged);
         } else if let Some(winner) = judged.winner.filter(|w| w.version() > floor) {
             outcome.committed.insert(winner.version());
         }
@@ -158,8 +158,12 @@ struct Judged {
 
 fn judge(tails: &[&Tail], at: Cursor, (above, floor): (Version, Version), verdict: &Verdicts) -> Judged {
     let stacks = || tails.iter().map(|t| t.stack(at));
-    let counts = |e: &&Entry| e.is_intact() && **e != Entry::Absent && !verdict.void.contains(&e.version());
-    let winner = stacks().flatten().filter(counts).copied().max_by_key(|e| e.version());
+    // above every floor a version intact nowhere falls back to the next; at or below one it was answered, and is asked of
+    // whoever has it, damaged here or not (simulator, seed 42: zeroes were written over a block that had only rotted)
+    let counts = |e: &&Entry| {
+        (e.is_intact() || e.version() <= floor) && **e != Entry::Absent && !verdict.void.contains(&e.version())
+    };
+    let winner = stacks().flatten().filter(counts).copied().max_by_key(|e| (e.version(), e.is_intact()));
     // absent and zero are equal wherever the one may become the other (R23)
     let gone = |e: Option<Entry>| match e {
         None | Some(Entry::Absent) => true,
@@ -184,15 +188,25 @@ fn judge(tails: &[&Tail], at: Cursor, (above, floor): (Version, Version), verdic
 }
 
 /// Adds a block to the last rewrite when it continues it, else begins another.
-fn add(rewrites: &mut Vec<Rewrite>, tails: &[&Tail], at: Cursor, floor: Version, judged: Judged) {
+fn add(
+    rewrites: &mut Vec<Rewrite>,
+    tails: &[&Tail],
+    at: Cursor,
+    (above, floor): (Version, Version),
+    judged: Judged,
+) {
     let (object, block) = at;
     let winner = judged.winner;
     let checksum = match winner {
-        Some(Entry::Data(_, checksum)) => Some(checksum),
+        Some(Entry::Data(_, checksum) | Entry::Damaged(_, checksum)) => Some(checksum),
         _ => None,
     };
-    let holds = |t: &&&Tail| {
-        winner.is_some_and(|w| t.stack(at).iter().any(|e| e.is_intact() && e.version() == w.version()))
+    // a copy that lists nothing there holds what is at or below every floor
+    let holds = |t: &Tail| {
+        winner.is_some_and(|w| {
+            let listed = t.stack(at).iter().any(|e| e.is_intact() && e.version() == w.version());
+            listed || (t.stack(at).is_empty() && w.version() <= above)
+        })
     };
     let holders: SmallVec<[Holder; 3]> = (tails.iter().enumerate())
         .filter(|(_, t)| holds(t))
@@ -304,6 +318,15 @@ mod tests {
         let b = tail(&[], &[]);
         let outcome = resolve(&[&a, &b], v(3), v(4), true);
         assert_eq!((outcome.corruptions, outcome.rewrites.len()), (1, 1));
+    }
+
+    #[test]
+    fn what_rotted_below_a_floor_is_asked_of_the_copies_that_list_nothing() {
+        let rotten = Entry::Damaged(v(2), Checksum(2));
+        let a = tail(&[(0, &[Entry::Damaged(v(5), Checksum(5)), rotten])], &[(1, 0, 1, 5)]);
+        let outcome = resolve(&[&a, &tail(&[], &[])], v(4), v(4), true);
+        let r = &outcome.rewrites[0];
+        assert_eq!((r.winner, r.checksums[0], r.holders.len(), r.holders[0].copy), (Some(rotten), Checksum(2), 1, 1));
     }
 
     #[test]

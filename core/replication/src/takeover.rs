@@ -35,8 +35,17 @@ pub struct Takeover<P> {
 #[derive(Debug)]
 struct Fetching<P> {
     rewrite: Rewrite,
-    content: Option<(Option<P>, Content)>,
+    content: Option<Fetched<P>>,
     tried: usize,
+}
+
+/// What is to be done with a rewrite.
+#[derive(Debug)]
+enum Fetched<P> {
+    /// It is written.
+    Write(Option<P>, Content),
+    /// At or below a floor, and intact nowhere: it stays `Corrupt`.
+    Leave,
 }
 
 impl<P: Clone> Group<P> {
@@ -321,13 +330,15 @@ impl<P: Clone> Group<P> {
         let Phase::Collect(takeover) = &mut primary.phase else { return };
         let fetching = &mut takeover.rewrites[at];
         let rewrite = &fetching.rewrite;
-        let Some(Entry::Data(version, _)) = rewrite.winner else {
+        let Some(Entry::Data(version, _) | Entry::Damaged(version, _)) = rewrite.winner else {
             // nothing wins: the blocks read as never written. With one layer that is zero; a layer that lies on
             // another needs a versioned absent entry, which comes with snapshots.
-            fetching.content = Some((None, Content::Zero));
+            fetching.content = Some(Fetched::Write(None, Content::Zero));
             return;
         };
-        let Some(holder) = rewrite.holders.get(fetching.tried % rewrite.holders.len().max(1)) else { return };
+        let Some(holder) = rewrite.holders.get(fetching.tried % rewrite.holders.len().max(1)) else {
+            return self.winner_failed(cx, at);
+        };
         fetching.tried += 1;
         let (object, range, to) = (rewrite.object, rewrite.range, holder.slice);
         if to == me {
@@ -394,9 +405,17 @@ impl<P: Clone> Group<P> {
     fn winner_failed(&mut self, cx: &mut Cx<P>, at: usize) {
         let Role::Primary(primary) = &mut self.role else { return };
         let Phase::Collect(takeover) = &mut primary.phase else { return };
-        let Some(fetching) = takeover.rewrites.get(at) else { return };
+        let Some(fetching) = takeover.rewrites.get_mut(at) else { return };
         if fetching.tried < fetching.rewrite.holders.len() {
             return self.fetch_winner(cx, at);
+        }
+        if fetching.rewrite.winner.is_some_and(|w| w.version() <= self.ledger.floor) {
+            fetching.content = Some(Fetched::Leave);
+            cx.counters.unrepairable += 1;
+            let (object, range) = (fetching.rewrite.object, fetching.rewrite.range);
+            let what = alloc::format!("{object:?} {range:?} of {:?} is intact on no in-sync copy", self.id);
+            cx.out.push(Output::Report(what));
+            return self.write_when_fetched(cx);
         }
         // it rotted since it was listed: listed again, it is damaged, and the next version wins (R12)
         self.take_over(cx);
@@ -415,7 +434,7 @@ impl<P: Clone> Group<P> {
         if checksums[..] != fetching.rewrite.checksums[..] {
             return self.winner_failed(cx, at);
         }
-        fetching.content = Some((payload, Content::Data(checksums)));
+        fetching.content = Some(Fetched::Write(payload, Content::Data(checksums)));
         self.write_when_fetched(cx);
     }
 
@@ -431,7 +450,7 @@ impl<P: Clone> Group<P> {
         primary.phase = Phase::Resolve;
         self.begin_joins(cx);
         for Fetching { rewrite, content, .. } in rewrites {
-            let (payload, content) = content.expect("all were fetched");
+            let Some(Fetched::Write(payload, content)) = content else { continue };
             let write = Write {
                 version: Version::ZERO,
                 object: rewrite.object,

@@ -115,6 +115,7 @@ pub struct Cluster {
     opens: u128,
     trace: bool,
     pool: Pool,
+    rotten: usize,
 }
 
 impl Cluster {
@@ -173,6 +174,7 @@ impl Cluster {
             opens: 1,
             trace: std::env::var("TRACE").is_ok(),
             pool,
+            rotten: seed as usize % n,
         };
         cluster.command(Command::Begin { cluster: ClusterId(7), copies, is_dev: true });
         cluster.command(Command::SetDownOut { ms: 1_000_000_000 });
@@ -717,6 +719,11 @@ impl Cluster {
             }
         }
         lines
+    }
+
+    /// The node whose drive rots in this seed.
+    pub fn rotten(&self) -> usize {
+        self.rotten
     }
 
     /// Whether every group has all its copies in sync.

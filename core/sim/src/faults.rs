@@ -51,6 +51,9 @@ const ALL: [Fault; 13] = [
     Fault::HandOver,
 ];
 
+/// Blocks of a drive in which a bit flips at once.
+const ROTTEN_BLOCKS: usize = 12;
+
 /// Draws a fault and makes it happen. At most one drive of a group's copies loses data at a time: that is what the
 /// cluster promises to bear, so rot and roll-backs wait until every group is whole.
 pub fn strike(
@@ -88,13 +91,16 @@ pub fn strike(
         }
         Fault::MetadataAway => cluster.metadata_away_until = now + long,
         Fault::Hang => cluster.nodes[node].hung_until = Some(now + long * 2),
+        // of one drive only: two rotten copies of a block are more than a cluster promises to bear
         Fault::Rot if cluster.is_whole() => {
+            let node = cluster.rotten();
             cluster.crash(node, false);
+            let dice = cluster.rng.random_range(1..1_000_000_usize);
             if let Some(image) = cluster.image(node) {
                 let blocks: Vec<u64> = image.blocks().collect();
-                let dice = (now.0 / 1_000_000) as usize;
-                let block = blocks[dice % blocks.len()];
-                image.rot(block, (dice * 7919) as u32);
+                for n in 1..=ROTTEN_BLOCKS {
+                    image.rot(blocks[dice * n % blocks.len()], (dice * n * 7919) as u32);
+                }
             }
         }
         Fault::Rot => {}

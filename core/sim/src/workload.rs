@@ -412,7 +412,13 @@ impl Client {
     /// What it waits for, in words.
     pub fn describe(&self) -> Vec<String> {
         let open = self.open.iter();
-        open.map(|(n, r)| format!("client {} waits for {n}: {:?} {}/{:?} since {:?}, retries at {:?}", self.index, r.kind, r.chunk, r.range, r.begun, r.retry_at)).collect()
+        open.map(|(n, r)| {
+            format!(
+                "client {} waits for {n}: {:?} {}/{:?} since {:?}, retries at {:?}",
+                self.index, r.kind, r.chunk, r.range, r.begun, r.retry_at
+            )
+        })
+        .collect()
     }
 
     /// Reads all it may read once more: what is there when all is quiet.
