@@ -147,9 +147,9 @@ impl<P> Primary<P> {
     /// How far it is, in words.
     pub fn describe(&self) -> alloc::string::String {
         let phase = match &self.phase {
-            Phase::Collect(_) => "collects",
-            Phase::Resolve => "resolves",
-            Phase::Serve => "serves",
+            Phase::Collect(takeover) => alloc::format!("collects {}", takeover.describe()),
+            Phase::Resolve => "resolves".into(),
+            Phase::Serve => "serves".into(),
         };
         let pending: Vec<_> = self.pending.iter().map(|p| (p.write.version, p.write.range, p.acks)).collect();
         let waiting: Vec<_> = self.waiting.iter().map(|op| (op.request.id.number, op.stage)).collect();

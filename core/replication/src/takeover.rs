@@ -48,6 +48,18 @@ enum Fetched<P> {
     Leave,
 }
 
+impl<P> Takeover<P> {
+    /// What it waits for, in words.
+    pub fn describe(&self) -> alloc::string::String {
+        let copies: Vec<_> =
+            self.copies.iter().map(|c| (c.slice, c.floor, c.stacks_whole, c.notes_whole)).collect();
+        let waits = self.rewrites.iter().filter(|f| f.content.is_none());
+        let fetches: Vec<_> =
+            waits.map(|f| (f.rewrite.object, f.rewrite.range, f.rewrite.winner, &f.rewrite.holders, f.tried)).collect();
+        alloc::format!("{copies:?} fetches {fetches:?}")
+    }
+}
+
 impl<P: Clone> Group<P> {
     /// R2, R5, R12: begins to lead an epoch we did not lead before.
     pub fn take_over(&mut self, cx: &mut Cx<P>) {

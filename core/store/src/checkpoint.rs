@@ -187,6 +187,10 @@ impl<D: Disk> Store<D> {
             let mut emptied = Vec::new();
             for id in std::mem::take(&mut group.over) {
                 let Some(object) = group.objects.get_mut(&id) else { continue };
+                if object.lost.is_some() {
+                    rest.insert(id);
+                    continue;
+                }
                 object.merge(floor, &mut displaced, &mut merged);
                 if may_vanish && object.touched <= floor {
                     object.vanish();
@@ -216,7 +220,7 @@ impl<D: Disk> Store<D> {
         let mut group = std::mem::take(self.groups.get_mut(&id).expect("it was listed"));
         let mut old = Vec::new();
         let mut has_room = true;
-        for object in group.objects.values_mut().filter(|o| o.dirty != 0) {
+        for object in group.objects.values_mut().filter(|o| o.dirty != 0 && o.lost.is_none()) {
             has_room &= self.write_leaves(object, &mut old, writes);
         }
         if group.is_changed && has_room {

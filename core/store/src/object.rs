@@ -36,11 +36,33 @@ pub struct Object {
     pub dirty: u8,
     /// Whether its line in the object table differs from the one on disk.
     pub is_changed: bool,
-    /// A page of it could not be read: refused and recovered whole (R26).
-    pub is_unreadable: bool,
+    /// Blocks whose settled entries were on a page that cannot be read, by bit: refused, and recovered whole (R26). While
+    /// there are any, the object's pages on disk stay as they are: what is lost must not become absent.
+    pub lost: Option<Box<[u64; BLOCKS_PER_CHUNK as usize / 64]>>,
 }
 
 impl Object {
+    /// The page that held these blocks cannot be read.
+    pub fn lose(&mut self, blocks: std::ops::Range<u16>) {
+        let lost = self.lost.get_or_insert_default();
+        blocks.for_each(|b| lost[b as usize / 64] |= 1 << (b % 64));
+    }
+    /// Whether the settled entry of a block is lost.
+    pub fn is_lost(&self, block: u16) -> bool {
+        self.lost.as_ref().is_some_and(|l| l[block as usize / 64] >> (block % 64) & 1 == 1)
+    }
+    /// A block was recovered.
+    pub fn found(&mut self, block: u16) {
+        let Some(lost) = &mut self.lost else { return };
+        lost[block as usize / 64] &= !(1 << (block % 64));
+        if lost.iter().all(|l| *l == 0) {
+            self.lost = None;
+            // every page is written anew with the next checkpoint
+            self.dirty = (1 << LEAVES) - 1;
+            self.is_changed = true;
+        }
+    }
+
     /// The settled entry of a block.
     pub fn base_of(&self, block: u16) -> Held {
         self.base.get(block as usize).copied().unwrap_or(Held::ABSENT)
@@ -133,6 +155,7 @@ impl Object {
         if stack.is_empty() {
             self.over.remove(&block);
         }
+        self.found(block);
         self.touched = self.touched.max(held.version);
         self.is_changed = true;
         gone

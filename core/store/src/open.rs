@@ -4,7 +4,7 @@ use crate::checkpoint::POINTERS_MAX;
 use crate::disk::{Completion, Disk, OpId};
 use crate::group::{Group, Groups};
 use crate::journal::{self, Head, UNITS_MAX};
-use crate::object::LEAVES;
+use crate::object::{LEAF_ENTRIES, LEAVES};
 use crate::page::{self, PageKind, unseal};
 use crate::place::{Held, Kind};
 use crate::store::{Options, SliceRegion, Store, entries_of};
@@ -277,7 +277,12 @@ fn read_table<D: Disk>(
                     }
                 });
                 if read.is_none() {
-                    object.is_unreadable = true;
+                    let blocks = match object.pages.is_sparse {
+                        true => 0..BLOCKS_PER_CHUNK,
+                        false => (leaf * LEAF_ENTRIES) as u16
+                            ..((leaf + 1) * LEAF_ENTRIES).min(BLOCKS_PER_CHUNK as usize) as u16,
+                    };
+                    object.lose(blocks);
                     opened.unreadable += 1;
                 }
             }

@@ -163,12 +163,6 @@ impl<D: Disk> Store<D> {
                 Which::Exact(_) => Err(ReadError::Missing),
             };
         };
-        for &layer in &spec.layers {
-            let id = ObjectId { layer, chunk: spec.chunk };
-            if group.objects.get(&id).is_some_and(|o| o.is_unreadable) {
-                return Err(ReadError::Unreadable(id));
-            }
-        }
         for block in spec.range.blocks() {
             found.push(self.resolve_one(group, spec, block)?);
         }
@@ -188,10 +182,17 @@ impl<D: Disk> Store<D> {
             let held = match spec.which {
                 Which::Visible => group.visible(id, block),
                 Which::Exact(version) => {
-                    let exact = group.objects.get(&id).and_then(|o| o.exact(block, version));
-                    exact.ok_or(ReadError::Missing)?
+                    let object = group.objects.get(&id);
+                    match object.and_then(|o| o.exact(block, version)) {
+                        Some(held) => held,
+                        None if object.is_some_and(|o| o.is_lost(block)) => return Err(ReadError::Unreadable(id)),
+                        None => return Err(ReadError::Missing),
+                    }
                 }
             };
+            if held.is_absent() && group.objects.get(&id).is_some_and(|o| o.is_lost(block)) {
+                return Err(ReadError::Unreadable(id));
+            }
             if !held.is_absent() {
                 return Ok((held, layer));
             }
@@ -282,7 +283,7 @@ impl<D: Disk> Store<D> {
             && let Some(o) = g.objects.get(&object)
         {
             touched = o.touched;
-            if o.is_unreadable {
+            if o.lost.is_some() {
                 result = Err(ReadError::Unreadable(object));
             }
             for block in 0..BLOCKS_PER_CHUNK {
