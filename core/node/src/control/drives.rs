@@ -133,9 +133,7 @@ impl Drives {
                     None => return,
                 }
             }
-            while waiting.len() < PROPOSALS_MAX
-                && let Ok(report) = reports.try_recv()
-            {
+            while let Ok(report) = reports.try_recv() {
                 self.hear(report, &mut waiting);
             }
             self.propose(&mut waiting).await;
@@ -144,6 +142,8 @@ impl Drives {
 
     fn hear(&self, report: FromSlice, waiting: &mut Vec<Proposal>) {
         match report {
+            // asked again while there is no leader, it is still one
+            FromSlice::Propose(proposal) if waiting.contains(&proposal) => {}
             FromSlice::Propose(proposal) => waiting.push(proposal),
             FromSlice::Space { slice, total_blocks, used_blocks } => {
                 let mut space = self.space.lock().unwrap_or_else(PoisonError::into_inner);
@@ -192,8 +192,9 @@ impl Drives {
         if waiting.is_empty() {
             return;
         }
-        match self.desk.try_ask(&Command::Judge(waiting.clone()), None).await {
-            Ok(_) => waiting.clear(),
+        let now = waiting.len().min(PROPOSALS_MAX);
+        match self.desk.try_ask(&Command::Judge(waiting[..now].to_vec()), None).await {
+            Ok(_) => drop(waiting.drain(..now)),
             Err(_) => tokio::time::sleep(TRY_AGAIN).await,
         }
     }

@@ -24,6 +24,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 
 /// Between two words to the leader that this node is alive.
 const ALIVE_EVERY: Duration = Duration::from_millis(300);
@@ -82,6 +83,7 @@ pub struct Node {
     _port: Arc<DataPort>,
     directory: Directory,
     api: SocketAddr,
+    tasks: JoinSet<()>,
 }
 
 fn boot_id() -> anyhow::Result<String> {
@@ -164,7 +166,8 @@ impl Node {
             begin(&desk, &config, &directory, place, api_address).await?;
         }
         let routes = api::router(desk.clone());
-        tokio::spawn(async move { axum::serve(listener, routes).await });
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move { drop(axum::serve(listener, routes).await) });
         let identity = directory.card.identity;
         let announce = Command::Node { identity, api: api_address.to_string(), address };
         match desk.ask(announce).await {
@@ -176,14 +179,14 @@ impl Node {
         let drives = Arc::new(Drives::new(desk.clone(), boot_id, handles));
         let (is_stopping, stopping) = watch::channel(false);
         let (own, led) = (drives.clone(), desk.clone());
-        tokio::spawn(async move { own.listen(heard).await });
-        tokio::spawn(lead::run(led));
-        tokio::spawn(be_alive(desk.clone(), drives.clone(), stopping));
+        tasks.spawn(async move { own.listen(heard).await });
+        tasks.spawn(lead::run(led));
+        tasks.spawn(be_alive(desk.clone(), drives.clone(), stopping));
         drives.register().await?;
         let own = drives.clone();
-        tokio::spawn(async move { own.follow().await });
+        tasks.spawn(async move { own.follow().await });
         tracing::info!("node {me} serves: API http://{api_address}, data {data}");
-        Ok(Node { desk, drives, is_stopping, _port: port, directory, api: api_address })
+        Ok(Node { desk, drives, is_stopping, _port: port, directory, api: api_address, tasks })
     }
 
     /// Its number.
@@ -206,7 +209,7 @@ impl Node {
     }
 
     /// Hands over what it leads, leaves in_sync, then ends. Clients wait for one change of epoch, not for silence (R2).
-    pub async fn stop(self) -> anyhow::Result<()> {
+    pub async fn stop(mut self) -> anyhow::Result<()> {
         tracing::info!("node {} stops: it hands over what it leads", self.desk.me);
         let handed = tokio::time::timeout(HAND_OVER_MAX, self.hand_over()).await;
         if handed.is_err() {
@@ -219,6 +222,7 @@ impl Node {
         let alive = Alive { node: self.desk.me, is_stopping: true, space: Vec::new() };
         tell_alive(&self.desk, &alive).await;
         let _ = tokio::time::timeout(Duration::from_secs(2), self.desk.raft.shutdown()).await;
+        self.tasks.shutdown().await;
         let _ = std::fs::remove_file(self.directory.socket());
         ended
     }
