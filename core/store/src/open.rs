@@ -11,7 +11,7 @@ use crate::store::{Options, SliceRegion, Store, entries_of};
 use sarsen_buffer::{Buf, Pool, block_checksum};
 use sarsen_types::limits::JOURNAL_WINDOW_MAX;
 use sarsen_types::record::{Body, Record};
-use sarsen_types::{BLOCK_SIZE, DriveIdentity, Epoch, GroupId, Ledger, ObjectId, Version};
+use sarsen_types::{BLOCK_SIZE, BLOCKS_PER_CHUNK, DriveIdentity, Epoch, GroupId, Ledger, ObjectId, Version};
 
 /// Why a slice does not open.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
