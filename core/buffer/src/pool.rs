@@ -158,6 +158,29 @@ impl Buf {
         view
     }
 
+    /// This view made smaller. Unlike [`Buf::slice`] it makes no second view, so the bytes can still be changed.
+    ///
+    /// # Panics
+    /// If the range is not inside it.
+    pub fn narrow(mut self, range: Range<usize>) -> Buf {
+        assert!(range.start <= range.end && range.end <= self.len as usize, "a view lies inside its buffer");
+        self.start += range.start as u32;
+        self.len = (range.end - range.start) as u32;
+        self
+    }
+
+    /// This view made larger by so many bytes of its slot, before and after it: [`Buf::narrow`] undone.
+    ///
+    /// # Panics
+    /// If the slot has not so many.
+    pub fn widen(mut self, before: usize, after: usize) -> Buf {
+        let end = self.start as usize + self.len as usize + after;
+        assert!(before <= self.start as usize && end <= self.slot().len, "a view lies inside its slot");
+        self.start -= before as u32;
+        self.len += (before + after) as u32;
+        self
+    }
+
     /// A view of `count` blocks from block `first` of it.
     pub fn blocks(&self, first: usize, count: usize) -> Buf {
         self.slice(first * sarsen_types::BLOCK_SIZE..(first + count) * sarsen_types::BLOCK_SIZE)
@@ -223,6 +246,16 @@ mod tests {
         drop(part);
         assert_eq!(pool.live_bytes(), 0);
         assert_eq!(pool.take(5000).as_ptr(), address);
+    }
+
+    #[test]
+    fn a_view_is_narrowed_and_widened_without_a_second_one() {
+        let pool = Pool::new();
+        let mut part = pool.take_zeroed(8192).narrow(100..200);
+        part.get_mut().fill(1);
+        let whole = part.widen(100, 8192 - 200);
+        assert_eq!((whole.len(), whole[99], whole[100], whole[199], whole[200]), (8192, 0, 1, 1, 0));
+        assert!(whole.is_unique());
     }
 
     #[test]
