@@ -1,0 +1,393 @@
+//! A cluster's metadata as prose: nodes and drives come and go, groups follow (R1, R9, R11, R12, R17, R19, R20, R31, R44).
+use sarsen_control::command::{Move, Register};
+use sarsen_control::{
+    Answer, Command, Entry, Health, RefusalKind, State, balance, hand_over, health, reconcile,
+};
+use sarsen_types::view::NodeAddress;
+use sarsen_types::*;
+use std::collections::BTreeMap;
+
+struct Cluster {
+    state: State,
+    now: u64,
+}
+
+fn slice(n: u32) -> SliceId {
+    SliceId::new(n, 0)
+}
+
+impl Cluster {
+    /// `nodes` nodes with a drive each, three copies, volume 1 of one gibibyte.
+    fn new(nodes: u32) -> Cluster {
+        let mut c = Cluster { state: State::default(), now: 1_000_000 };
+        c.apply(Command::Begin { cluster: ClusterId(5), copies: 3, is_dev: true });
+        for n in 1..=nodes {
+            c.node(n);
+            assert_eq!(c.register(n, 1, &[]), Answer::Registered { drive: DriveId(n), is_stale: false });
+        }
+        let made = c.apply(create("one", 1 << 30));
+        assert!(matches!(made, Answer::Volume(_)), "{made:?}");
+        c
+    }
+    fn apply(&mut self, command: Command) -> Answer {
+        let answer = self.state.apply(&Entry { at_ms: self.now, request: None, command });
+        assert!(self.state.is_consistent());
+        answer
+    }
+    fn node(&mut self, n: u32) {
+        let address = NodeAddress { data: format!("10.0.0.{n}:1"), unix: None, boot_id: String::new() };
+        let command = Command::Node { identity: u128::from(n), api: format!("10.0.0.{n}:2"), address };
+        assert_eq!(self.apply(command), Answer::Node(NodeId(n)));
+    }
+    /// Node `n`'s drive is opened for the `open`th time; its superblock held `held`.
+    fn register(&mut self, n: u32, open: u128, held: &[u128]) -> Answer {
+        self.apply(Command::Register(Register {
+            identity: DriveIdentity(u128::from(n)),
+            node: NodeId(n),
+            open: OpenId(open),
+            opens: held.iter().map(|o| OpenId(*o)).collect(),
+            path: format!("/drive{n}"),
+            class: "ssd".into(),
+            slices: 1,
+            size: 1 << 30,
+            total_blocks: 200_000,
+            used_blocks: 0,
+            is_broken: false,
+        }))
+    }
+    fn groups(&self) -> impl Iterator<Item = &GroupState> {
+        self.state.groups.values()
+    }
+    fn led_by(&self, n: u32) -> Vec<GroupId> {
+        self.groups().filter(|g| g.primary == slice(n)).map(|g| g.group).collect()
+    }
+    fn propose(&mut self, group: GroupId, by: u32, change: GroupChange) {
+        let epoch = self.state.groups[&group].epoch;
+        self.apply(Command::Judge(vec![Proposal { group, epoch, by: slice(by), change }]));
+    }
+    /// Whoever leads takes node `n`'s copies out; what it led is taken over.
+    fn lose(&mut self, n: u32) {
+        self.apply(Command::Heard { node: NodeId(n), is_up: false });
+        for group in self.state.groups.keys().copied().collect::<Vec<_>>() {
+            let g = &self.state.groups[&group];
+            let (led, primary) = (g.primary == slice(n), g.primary);
+            if led {
+                let heir = g.in_sync.iter().find(|s| **s != slice(n)).unwrap().drive.0;
+                self.propose(group, heir, GroupChange::TakeOver);
+            } else if g.is_in_sync(slice(n)) {
+                self.propose(group, primary.drive.0, GroupChange::Remove(slice(n)));
+            }
+        }
+    }
+    /// The leader looks, `silent` nodes are not heard.
+    fn look(&mut self, silent: &[u32]) -> Vec<Command> {
+        let ago = |n: &NodeId| if silent.contains(&n.0) { 10_000 } else { 0 };
+        let heard: BTreeMap<NodeId, u64> = self.state.nodes.keys().map(|n| (*n, ago(n))).collect();
+        let commands = reconcile(&self.state, &heard, self.now);
+        commands.iter().for_each(|c| drop(self.apply(c.clone())));
+        commands
+    }
+    /// All that joins is recovered.
+    fn promote_all(&mut self) {
+        for g in self.groups().cloned().collect::<Vec<_>>() {
+            for j in g.joining {
+                self.propose(g.group, g.primary.drive.0, GroupChange::Promote(j.slice));
+            }
+        }
+    }
+}
+
+fn create(name: &str, size: u64) -> Command {
+    Command::CreateVolume { name: name.into(), size, policy: "default".into() }
+}
+fn attach(owner: &str) -> Command {
+    Command::Attach { volume: VolumeId(1), owner: owner.into(), exclusive: true, read_only: false }
+}
+
+#[test]
+fn a_new_cluster_is_ok_and_leads_evenly() {
+    let c = Cluster::new(3);
+    assert_eq!(health(&c.state), (Health::Ok, vec![]));
+    assert!((1..=3).all(|n| (21..=22).contains(&c.led_by(n).len())));
+    assert_eq!(balance(&c.state), None);
+}
+
+#[test]
+fn a_volume_needs_as_many_nodes_as_copies() {
+    let mut c = Cluster { state: State::default(), now: 1 };
+    c.apply(Command::Begin { cluster: ClusterId(5), copies: 3, is_dev: true });
+    c.node(1);
+    c.register(1, 1, &[]);
+    let Answer::Refused(why) = c.apply(create("v", 4096)) else { panic!() };
+    assert_eq!(why.kind, RefusalKind::Unable);
+    assert!(why.message.contains("3 copies") && why.message.contains("there are 1"), "{why}");
+}
+
+#[test]
+fn a_drive_that_returns_leads_nothing_though_it_led_before() {
+    let mut c = Cluster::new(3);
+    let led = c.led_by(1);
+    let before: Vec<Epoch> = led.iter().map(|g| c.state.groups[g].epoch).collect();
+    assert_eq!(c.register(1, 2, &[1]), Answer::Registered { drive: DriveId(1), is_stale: false });
+    assert!(c.led_by(1).is_empty());
+    for (g, epoch) in led.iter().zip(before) {
+        let g = &c.state.groups[g];
+        assert_eq!((g.epoch, g.primary_since, g.in_sync.len()), (epoch.next(), epoch.next(), 3));
+    }
+}
+
+#[test]
+fn a_drive_without_another_to_lead_leads_again_and_owes_a_takeover() {
+    let mut c = Cluster::new(3);
+    c.lose(2);
+    c.lose(3);
+    let epochs: Vec<Epoch> = c.groups().map(|g| g.epoch).collect();
+    c.register(1, 2, &[1]);
+    for (g, epoch) in c.groups().zip(epochs) {
+        assert_eq!((g.primary, g.epoch, g.primary_since), (slice(1), epoch.next(), epoch.next()));
+    }
+}
+
+#[test]
+fn the_same_opening_registered_twice_changes_nothing() {
+    let mut c = Cluster::new(3);
+    c.register(1, 2, &[1]);
+    let groups = c.state.groups.clone();
+    assert_eq!(c.register(1, 2, &[1]), Answer::Registered { drive: DriveId(1), is_stale: false });
+    assert_eq!(groups, c.state.groups);
+}
+
+#[test]
+fn a_rolled_back_drive_is_stale_until_it_durably_distrusts_itself_and_joins_only_then() {
+    let mut c = Cluster::new(3);
+    c.register(1, 2, &[1]);
+    // an image of before the second opening
+    assert_eq!(c.register(1, 3, &[1]), Answer::Registered { drive: DriveId(1), is_stale: true });
+    assert!(c.groups().all(|g| !g.is_in_sync(slice(1)) && !g.complete.contains(&slice(1))));
+    // a crash before the mark was cleared: still stale
+    assert_eq!(c.register(1, 4, &[3, 1]), Answer::Registered { drive: DriveId(1), is_stale: true });
+    assert!(c.look(&[]).is_empty(), "a stale drive does not join");
+    c.apply(Command::Trust { drive: DriveId(1), open: OpenId(3) });
+    assert!(c.state.drives[&DriveId(1)].is_stale, "another opening's word does not count");
+    c.apply(Command::Trust { drive: DriveId(1), open: OpenId(4) });
+    c.look(&[]);
+    assert_eq!(c.groups().filter(|g| g.join_of(slice(1)).is_some()).count(), 32, "so many at a time");
+}
+
+#[test]
+fn a_stale_sole_copy_gives_way_to_a_complete_one() {
+    let mut c = Cluster::new(3);
+    c.lose(2);
+    c.lose(3); // below min_copies now: what was removed last stays complete (R11)
+    assert!(c.groups().all(|g| g.in_sync == [slice(1)] && g.complete.contains(&slice(3))));
+    c.register(1, 9, &[]);
+    assert!(c.groups().all(|g| g.in_sync == [slice(3)] && g.primary == slice(3)));
+    assert!(c.groups().all(|g| g.complete == [slice(3)]));
+}
+
+#[test]
+fn a_takeover_removes_the_old_primary_and_a_late_proposal_is_void() {
+    let mut c = Cluster::new(3);
+    let group = c.led_by(1)[0];
+    let epoch = c.state.groups[&group].epoch;
+    c.propose(group, 2, GroupChange::TakeOver);
+    let g = c.state.groups[&group].clone();
+    assert_eq!((g.primary, g.in_sync.contains(&slice(1)), g.primary_since), (slice(2), false, g.epoch));
+    let change = GroupChange::TakeOver;
+    c.apply(Command::Judge(vec![Proposal { group, epoch, by: slice(3), change }]));
+    assert_eq!(c.state.groups[&group], g);
+}
+
+#[test]
+fn only_the_primary_removes_and_promotes() {
+    let mut c = Cluster::new(3);
+    let group = c.led_by(1)[0];
+    let before = c.state.groups[&group].clone();
+    c.propose(group, 2, GroupChange::Remove(slice(3)));
+    c.propose(group, 1, GroupChange::Remove(slice(1)));
+    c.propose(group, 1, GroupChange::Promote(slice(3)));
+    assert_eq!(c.state.groups[&group], before);
+    c.propose(group, 1, GroupChange::Remove(slice(3)));
+    assert_eq!(c.state.groups[&group].in_sync.len(), 2);
+}
+
+#[test]
+fn members_that_are_back_join_and_repeated_joins_back_off() {
+    let mut c = Cluster::new(3);
+    c.lose(3);
+    assert!(c.look(&[3]).is_empty(), "a node that is down does not join");
+    c.apply(Command::Heard { node: NodeId(3), is_up: true });
+    while !c.look(&[]).is_empty() {
+        c.promote_all();
+    }
+    assert_eq!(health(&c.state).0, Health::Ok);
+    // a link that works one way: the primary throws it out again and again
+    let group = c.led_by(1)[0];
+    let mut joins = 0;
+    for _ in 0..600 {
+        c.propose(group, 1, GroupChange::Remove(slice(3)));
+        c.now += 100;
+        joins += c.look(&[]).len();
+    }
+    assert!((5..=9).contains(&joins), "{joins} joins in a minute");
+}
+
+#[test]
+fn a_lost_copy_is_placed_on_a_fourth_node_and_dropped_only_when_all_is_whole() {
+    let mut c = Cluster::new(4);
+    let lost: Vec<GroupId> = c.groups().filter(|g| g.is_in_sync(slice(4))).map(|g| g.group).collect();
+    c.lose(4);
+    c.now += c.state.settings.down_out_ms - 1;
+    assert!(c.look(&[4]).is_empty(), "not before down_out");
+    c.now += 1;
+    while !c.look(&[4]).is_empty() {
+        let dropped = c.state.view_of(slice(4)).dropped_groups;
+        assert!(dropped.iter().all(|(g, _)| c.state.groups[g].in_sync.len() == 3), "R20");
+        c.promote_all();
+        c.now += 1000;
+    }
+    assert!(c.groups().all(|g| g.in_sync.len() == 3 && !g.members.iter().any(|m| m.slice == slice(4))));
+    assert_eq!(c.state.view_of(slice(4)).dropped_groups.len(), lost.len());
+    assert_eq!(health(&c.state).0, Health::Degraded, "node 4 is still away");
+}
+
+#[test]
+fn a_group_placed_again_has_a_new_number() {
+    let mut c = Cluster::new(4);
+    c.lose(4);
+    let old: BTreeMap<GroupId, u64> = c
+        .state
+        .view_of(slice(4))
+        .groups
+        .iter()
+        .map(|g| (g.group, g.assignment_of(slice(4)).unwrap()))
+        .collect();
+    c.now += c.state.settings.down_out_ms;
+    while !c.look(&[4]).is_empty() {
+        c.promote_all();
+        c.now += 1000;
+    }
+    c.apply(Command::Heard { node: NodeId(4), is_up: true });
+    let (group, number) = old.into_iter().next().unwrap();
+    let g = c.state.groups[&group].clone();
+    let loser = *g.in_sync.iter().find(|s| **s != g.primary).unwrap();
+    c.propose(group, g.primary.drive.0, GroupChange::Remove(loser));
+    let epoch = c.state.groups[&group].epoch;
+    c.apply(Command::Place(vec![Move { group, epoch, slice: slice(4) }]));
+    assert!(c.state.groups[&group].assignment_of(slice(4)).unwrap() > number);
+}
+
+#[test]
+fn a_node_that_stops_hands_over_evenly_and_leaves() {
+    let mut c = Cluster::new(3);
+    let command = hand_over(&c.state, NodeId(1)).unwrap();
+    c.apply(command);
+    assert!(c.groups().all(|g| g.in_sync.len() == 3), "who led stays until it confirmed that it stopped");
+    assert_eq!((c.led_by(2).len(), c.led_by(3).len()), (32, 32));
+    c.apply(Command::Leave { node: NodeId(1) });
+    assert!(c.groups().all(|g| g.in_sync.len() == 2 && g.complete == g.in_sync));
+    assert_eq!(hand_over(&c.state, NodeId(1)), None);
+}
+
+#[test]
+fn leaders_spread_again_only_when_all_is_well() {
+    let mut c = Cluster::new(3);
+    c.register(1, 2, &[1]);
+    let mut rounds = 0;
+    while let Some(command) = balance(&c.state) {
+        c.apply(command);
+        rounds += 1;
+    }
+    assert!((1..=3).all(|n| (20..=23).contains(&c.led_by(n).len())) && rounds > 1);
+    c.register(1, 3, &[2]);
+    c.lose(2);
+    assert_eq!(balance(&c.state), None);
+}
+
+#[test]
+fn two_nodes_of_three_away_make_it_unavailable_and_it_says_why() {
+    let mut c = Cluster::new(3);
+    c.lose(3);
+    assert_eq!(health(&c.state).0, Health::Degraded);
+    c.lose(2);
+    let (now, reasons) = health(&c.state);
+    assert_eq!(now, Health::Unavailable);
+    assert!(reasons.iter().any(|r| r.contains("node 2")) && reasons.iter().any(|r| r.contains("node 3")));
+}
+
+#[test]
+fn a_failed_drive_gives_up_what_it_led_at_once() {
+    let mut c = Cluster::new(3);
+    c.apply(Command::Failed { drive: DriveId(1), open: OpenId(1), why: "a write failed".into() });
+    assert!(c.groups().all(|g| g.primary != slice(1) && !g.is_in_sync(slice(1))));
+    assert!(health(&c.state).1.iter().any(|r| r.contains("a write failed")));
+}
+
+#[test]
+fn an_owner_gets_its_attachment_again_with_a_new_session_and_another_is_refused() {
+    let mut c = Cluster::new(3);
+    let Answer::Attached { attachment, generation, session } = c.apply(attach("a")) else { panic!() };
+    let Answer::Attached { attachment: same, session: next, .. } = c.apply(attach("a")) else { panic!() };
+    assert!(same == attachment && next > session && generation == Generation(1));
+    let Answer::Refused(why) = c.apply(attach("b")) else { panic!() };
+    assert!(why.kind == RefusalKind::Attached && why.message.contains("by a"), "{why}");
+    let map = c.state.volume_map(attachment).unwrap();
+    assert_eq!((map.session, map.leaders.len()), (next, 64));
+    c.apply(Command::Release { attachment });
+    assert!(matches!(c.apply(attach("b")), Answer::Attached { .. }));
+}
+
+#[test]
+fn a_forced_detach_ends_when_the_last_group_has_fenced_the_old_generation() {
+    let mut c = Cluster::new(3);
+    let Answer::Attached { attachment, .. } = c.apply(attach("a")) else { panic!() };
+    c.apply(Command::DetachForced { attachment });
+    assert!(c.state.volume_map(attachment).is_none());
+    assert!(matches!(c.apply(attach("b")), Answer::Refused(_)));
+    let fences = c.state.view_of(slice(1)).fences;
+    assert_eq!((fences[0].1, fences[0].2.len()), (Generation(2), 64));
+    let groups: Vec<(GroupId, u32)> = c.groups().map(|g| (g.group, g.primary.drive.0)).collect();
+    for (at, (group, primary)) in groups.iter().enumerate() {
+        let other = primary % 3 + 1;
+        c.propose(*group, other, GroupChange::Fenced(attachment, Generation(2)));
+        c.propose(*group, *primary, GroupChange::Fenced(attachment, Generation(1)));
+        assert!(
+            c.state.attachments.contains_key(&attachment),
+            "{at}: only the leader's word on this generation"
+        );
+        c.propose(*group, *primary, GroupChange::Fenced(attachment, Generation(2)));
+    }
+    assert!(c.state.attachments.is_empty());
+    assert!(matches!(c.apply(attach("b")), Answer::Attached { .. }));
+}
+
+#[test]
+fn a_volume_in_use_is_not_deleted_and_a_deleted_one_leaves_a_tombstone() {
+    let mut c = Cluster::new(3);
+    let Answer::Attached { attachment, .. } = c.apply(attach("a")) else { panic!() };
+    assert!(matches!(c.apply(Command::DeleteVolume { volume: VolumeId(1) }), Answer::Refused(_)));
+    c.apply(Command::Release { attachment });
+    assert_eq!(c.apply(Command::DeleteVolume { volume: VolumeId(1) }), Answer::Done);
+    let view = c.state.view_of(slice(2));
+    assert_eq!((view.volumes.len(), view.layers.len(), view.dropped_layers.len()), (0, 0, 1));
+}
+
+#[test]
+fn a_repeated_request_gets_its_first_answer_and_changes_nothing() {
+    let mut c = Cluster::new(3);
+    let entry = Entry { at_ms: c.now, request: Some(7), command: attach("a") };
+    let first = c.state.apply(&entry);
+    let state = c.state.clone();
+    assert_eq!(c.state.apply(&entry), first);
+    assert_eq!(c.state, state);
+}
+
+#[test]
+fn a_state_survives_its_way_through_a_snapshot() {
+    let mut c = Cluster::new(4);
+    c.apply(attach("a"));
+    c.state.apply(&Entry { at_ms: c.now, request: Some(u128::MAX), command: create("two", 4096) });
+    c.lose(4);
+    let bytes = serde_json::to_vec(&c.state).unwrap();
+    assert_eq!(serde_json::from_slice::<State>(&bytes).unwrap(), c.state);
+}
