@@ -69,7 +69,7 @@ pub(crate) fn copies(blocks: u64) -> [u64; 3] {
 fn ring_blocks(slice: u64) -> u64 {
     let bytes = slice * BLOCK_SIZE as u64;
     let ring = match bytes {
-        0..0x1_0000_0000 => (bytes / 32).max(2 << 20).min(64 << 20),
+        0..0x1_0000_0000 => (bytes / 32).clamp(2 << 20, 64 << 20),
         _ => (bytes / 64).clamp(64 << 20, 1 << 30),
     };
     ring / BLOCK_SIZE as u64
