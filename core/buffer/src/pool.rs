@@ -242,7 +242,7 @@ mod tests {
         let address = whole.as_ptr();
         drop(whole);
         assert_eq!(pool.live_bytes(), 16 << 10);
-        assert_eq!((part.len(), part.as_ptr()), (4096, unsafe { address.add(4096) }));
+        assert_eq!((part.len(), part.as_ptr()), (4096, address.wrapping_add(4096)));
         drop(part);
         assert_eq!(pool.live_bytes(), 0);
         assert_eq!(pool.take(5000).as_ptr(), address);

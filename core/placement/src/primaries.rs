@@ -41,9 +41,7 @@ fn relieve(
             let mut end = at;
             while end != from {
                 let group = came[&end];
-                let before = leaders[group];
-                leaders[group] = end;
-                end = before;
+                core::mem::swap(&mut leaders[group], &mut end);
             }
             *led.get_mut(&from).expect("known") -= 1;
             *led.get_mut(&at).expect("known") += 1;

@@ -27,7 +27,8 @@ impl<P: Clone> Group<P> {
                 self.notes_came(cx, from, skip, notes, is_last);
             }
             GroupBody::FetchA { token, checksums } => {
-                if !self.winner_fetched(cx, token, &checksums, payload.clone()) {
+                let is_winner = self.winner_fetched(cx, token, &checksums, payload.clone());
+                if !is_winner {
                     self.repair_fetched(cx, from, token, &checksums, payload);
                 }
             }

@@ -186,7 +186,12 @@ impl<P: Clone> Group<P> {
     /// What it does, in one line: for reports and failed runs.
     pub fn describe(&self) -> alloc::string::String {
         let (seen, held) = (self.seen, self.held.len());
-        let known = alloc::format!("{:?} {:?} seen {seen:?} floor {:?} held {held}", self.id, self.state.epoch, self.ledger.floor);
+        let known = alloc::format!(
+            "{:?} {:?} seen {seen:?} floor {:?} held {held}",
+            self.id,
+            self.state.epoch,
+            self.ledger.floor
+        );
         match &self.role {
             Role::Replica(_) => alloc::format!("{known}, follows {:?}", self.state.primary),
             Role::Primary(p) => alloc::format!("{known}, leads: {}", p.describe()),

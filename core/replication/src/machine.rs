@@ -493,22 +493,12 @@ impl<P: Clone> Machine<P> {
                 self.with(group, |g, cx| g.prepared(cx, version, to));
             }
             Wait::Promised { group, epoch, then } => self.with(group, |g, cx| g.promised(cx, epoch, then)),
-            Wait::Recovered { group, epoch, to, object, sending, is_last } => {
-                if is_last {
-                    self.cx.send(
-                        to,
-                        group,
-                        epoch,
-                        Version::ZERO,
-                        GroupBody::RecoverA { object, sending },
-                        None,
-                    );
-                }
+            Wait::Recovered { group, epoch, to, object, sending, is_last: true } => {
+                let body = GroupBody::RecoverA { object, sending };
+                self.cx.send(to, group, epoch, Version::ZERO, body, None);
             }
-            Wait::Tabled { group, epoch, to, sending, is_last } => {
-                if is_last {
-                    self.cx.send(to, group, epoch, Version::ZERO, GroupBody::TableA { sending }, None);
-                }
+            Wait::Tabled { group, epoch, to, sending, is_last: true } => {
+                self.cx.send(to, group, epoch, Version::ZERO, GroupBody::TableA { sending }, None);
             }
             Wait::Distrusted => {
                 self.distrusting -= 1;

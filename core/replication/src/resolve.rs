@@ -161,7 +161,9 @@ fn judge(tails: &[&Tail], at: Cursor, (above, floor): (Version, Version), verdic
     // above every floor a version intact nowhere falls back to the next; at or below one it was answered, and is asked of
     // whoever has it, damaged here or not (simulator, seed 42: zeroes were written over a block that had only rotted)
     let counts = |e: &&Entry| {
-        (e.is_intact() || e.version() <= floor) && **e != Entry::Absent && !verdict.void.contains(&e.version())
+        (e.is_intact() || e.version() <= floor)
+            && **e != Entry::Absent
+            && !verdict.void.contains(&e.version())
     };
     let winner = stacks().flatten().filter(counts).copied().max_by_key(|e| (e.version(), e.is_intact()));
     // absent and zero are equal wherever the one may become the other (R23)
@@ -326,7 +328,10 @@ mod tests {
         let a = tail(&[(0, &[Entry::Damaged(v(5), Checksum(5)), rotten])], &[(1, 0, 1, 5)]);
         let outcome = resolve(&[&a, &tail(&[], &[])], v(4), v(4), true);
         let r = &outcome.rewrites[0];
-        assert_eq!((r.winner, r.checksums[0], r.holders.len(), r.holders[0].copy), (Some(rotten), Checksum(2), 1, 1));
+        assert_eq!(
+            (r.winner, r.checksums[0], r.holders.len(), r.holders[0].copy),
+            (Some(rotten), Checksum(2), 1, 1)
+        );
     }
 
     #[test]

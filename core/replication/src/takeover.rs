@@ -54,8 +54,9 @@ impl<P> Takeover<P> {
         let copies: Vec<_> =
             self.copies.iter().map(|c| (c.slice, c.floor, c.stacks_whole, c.notes_whole)).collect();
         let waits = self.rewrites.iter().filter(|f| f.content.is_none());
-        let fetches: Vec<_> =
-            waits.map(|f| (f.rewrite.object, f.rewrite.range, f.rewrite.winner, &f.rewrite.holders, f.tried)).collect();
+        let fetches: Vec<_> = waits
+            .map(|f| (f.rewrite.object, f.rewrite.range, f.rewrite.winner, &f.rewrite.holders, f.tried))
+            .collect();
         alloc::format!("{copies:?} fetches {fetches:?}")
     }
 }
