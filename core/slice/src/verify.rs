@@ -49,8 +49,6 @@ pub fn peer(message: &PeerMessage, payload: Option<&Buf>) -> bool {
     }
 }
 
-/// Whether fetched blocks have the checksums that came with them.
-
 /// Whether a client's request carries what it says. Of a layer not known here the machine judges before the data count.
 pub fn client(request: &ClientRequest, payload: Option<&Buf>, view: &View) -> bool {
     let data: &[u8] = payload.map_or(&[], |p| p);
