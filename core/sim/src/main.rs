@@ -27,7 +27,7 @@ struct Args {
 }
 
 fn lease(seed: u64) -> LeaseMode {
-    if seed % 2 == 0 { LeaseMode::Confirm } else { LeaseMode::Clock }
+    if seed.is_multiple_of(2) { LeaseMode::Confirm } else { LeaseMode::Clock }
 }
 
 /// Events of which some must be met in a run of CI's length.
