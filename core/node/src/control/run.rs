@@ -202,9 +202,12 @@ impl Node {
     pub async fn ended(&self) -> anyhow::Result<()> {
         let mut metrics = self.desk.raft.metrics();
         let fatal = metrics.wait_for(|m| m.running_state.is_err()).await;
-        match fatal.as_ref().map(|m| m.running_state.clone()) {
-            Ok(Err(why)) => Err(anyhow!("raft ended: {why}")),
-            _ => Err(anyhow!("raft ended")),
+        match fatal {
+            Ok(metrics) => match &metrics.running_state {
+                Err(why) => Err(anyhow!("raft ended: {why}")),
+                Ok(()) => Err(anyhow!("raft ended")),
+            },
+            Err(_) => Err(anyhow!("raft ended")),
         }
     }
 
