@@ -279,8 +279,10 @@ fn read_table<D: Disk>(
                 if read.is_none() {
                     let blocks = match object.pages.is_sparse {
                         true => 0..BLOCKS_PER_CHUNK,
-                        false => (leaf * LEAF_ENTRIES) as u16
-                            ..((leaf + 1) * LEAF_ENTRIES).min(BLOCKS_PER_CHUNK as usize) as u16,
+                        false => {
+                            (leaf * LEAF_ENTRIES) as u16
+                                ..((leaf + 1) * LEAF_ENTRIES).min(BLOCKS_PER_CHUNK as usize) as u16
+                        }
                     };
                     object.lose(blocks);
                     opened.unreadable += 1;

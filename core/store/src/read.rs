@@ -185,7 +185,9 @@ impl<D: Disk> Store<D> {
                     let object = group.objects.get(&id);
                     match object.and_then(|o| o.exact(block, version)) {
                         Some(held) => held,
-                        None if object.is_some_and(|o| o.is_lost(block)) => return Err(ReadError::Unreadable(id)),
+                        None if object.is_some_and(|o| o.is_lost(block)) => {
+                            return Err(ReadError::Unreadable(id));
+                        }
                         None => return Err(ReadError::Missing),
                     }
                 }

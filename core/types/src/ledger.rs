@@ -212,7 +212,8 @@ impl Ledger {
     /// Whether a takeover above `version` voided the request (R12).
     pub fn is_voided(&self, id: &RequestId, version: Version) -> bool {
         let Some(log) = self.queues.get(&(id.attachment, id.session, id.queue)) else { return false };
-        let at = log.notes.partition_point(|n| (n.number, n.piece, n.version) <= (id.number, id.piece, version));
+        let at =
+            log.notes.partition_point(|n| (n.number, n.piece, n.version) <= (id.number, id.piece, version));
         let same = log.notes.iter().skip(at).take_while(|n| (n.number, n.piece) == (id.number, id.piece));
         same.into_iter().any(|n| n.is_void)
     }
