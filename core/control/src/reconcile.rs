@@ -30,8 +30,9 @@ const _: () = assert!(LOST_PRIMARY_MS > sarsen_types::limits::SETTLE.as_millis()
 /// What to do now. `heard`: per node how many milliseconds ago the leader heard it (a new leader counts from its election).
 pub fn reconcile(state: &State, heard: &BTreeMap<NodeId, u64>, now_ms: u64) -> Vec<Command> {
     let mut commands = nodes(state, heard);
-    let (joins, places, unplaces) = groups(state, now_ms);
-    let lost = lost_primaries(state, now_ms);
+    let (joins, places, unplaces) = groups(state, heard, now_ms);
+    let mut lost = lost_primaries(state, now_ms);
+    lost.extend(lost_joins(state));
     commands.extend((!lost.is_empty()).then_some(Command::Judge(lost)));
     commands.extend((!joins.is_empty()).then_some(Command::Join(joins)));
     commands.extend((!places.is_empty()).then_some(Command::Place(places)));
@@ -58,7 +59,7 @@ fn wait_of(out: &Out) -> u64 {
     }
 }
 
-fn groups(state: &State, now_ms: u64) -> (Vec<Move>, Vec<Move>, Vec<Move>) {
+fn groups(state: &State, heard: &BTreeMap<NodeId, u64>, now_ms: u64) -> (Vec<Move>, Vec<Move>, Vec<Move>) {
     let (mut joins, mut places, mut unplaces) = (Vec::new(), Vec::new(), Vec::new());
     let mut joining: BTreeMap<SliceId, usize> = BTreeMap::new();
     let mut held: BTreeMap<SliceId, u64> = BTreeMap::new();
@@ -66,7 +67,13 @@ fn groups(state: &State, now_ms: u64) -> (Vec<Move>, Vec<Move>, Vec<Move>) {
         g.joining.iter().for_each(|j| *joining.entry(j.slice).or_default() += 1);
         g.members.iter().for_each(|m| *held.entry(m.slice).or_default() += 1);
     }
-    let sites = state.sites();
+    // A new leader believes what the last one recorded only of nodes that it has heard itself.
+    let is_heard = |s: SliceId| {
+        let node = state.drives.get(&s.drive).map(|d| d.node);
+        node.and_then(|n| heard.get(&n)).is_some_and(|ago| *ago < HEARD_MS)
+    };
+    let mut sites = state.sites();
+    sites.retain(|s| is_heard(s.slice));
     for (group, out) in &state.out {
         let Some(g) = state.groups.get(group) else { continue };
         let at = |slice| Move { group: *group, epoch: g.epoch, slice };
@@ -82,8 +89,11 @@ fn groups(state: &State, now_ms: u64) -> (Vec<Move>, Vec<Move>, Vec<Move>) {
             continue;
         }
         let is_idle = |o: &&Out| g.join_of(o.slice).is_none();
-        let can_join =
-            |o: &&Out| state.is_up(o.slice) && state.drives.get(&o.slice.drive).is_some_and(|d| !d.is_stale);
+        let can_join = |o: &&Out| {
+            is_heard(o.slice)
+                && state.is_up(o.slice)
+                && state.drives.get(&o.slice.drive).is_some_and(|d| !d.is_stale)
+        };
         let is_due = |o: &&Out| now_ms >= o.joined_ms + wait_of(o);
         let next = out.iter().filter(is_idle).filter(can_join).find(is_due);
         if let Some(o) = next {
@@ -136,6 +146,18 @@ fn lost_primaries(state: &State, now_ms: u64) -> Vec<Proposal> {
         }
         if let Some(by) = g.in_sync.iter().copied().find(|s| state.is_up(*s)) {
             lost.push(Proposal { group: g.group, epoch: g.epoch, by, change: GroupChange::TakeOver });
+        }
+    }
+    lost
+}
+
+/// Joins of copies that are down: they end, so that others can take the place (R19); the copy joins again when it is back.
+fn lost_joins(state: &State) -> Vec<Proposal> {
+    let mut lost = Vec::new();
+    for g in state.groups.values() {
+        if let Some(join) = g.joining.iter().find(|j| !state.is_up(j.slice)) {
+            let change = GroupChange::Remove(join.slice);
+            lost.push(Proposal { group: g.group, epoch: g.epoch, by: g.primary, change });
         }
     }
     lost

@@ -316,6 +316,20 @@ fn two_nodes_of_three_away_make_it_unavailable_and_it_says_why() {
 }
 
 #[test]
+fn a_new_leader_lets_nobody_join_whom_it_has_not_heard_and_a_join_ends_with_its_node() {
+    let mut c = Cluster::new(3);
+    c.lose(3);
+    c.apply(Command::Heard { node: NodeId(3), is_up: true });
+    let heard = BTreeMap::from([(NodeId(1), 0), (NodeId(2), 0), (NodeId(3), 1500)]);
+    assert_eq!(reconcile(&c.state, &heard, c.now), vec![]);
+    c.look(&[]);
+    assert!(c.groups().any(|g| !g.joining.is_empty()));
+    c.look(&[3]);
+    c.look(&[3]);
+    assert!(c.groups().all(|g| g.joining.is_empty()));
+}
+
+#[test]
 fn a_failed_drive_gives_up_what_it_led_at_once() {
     let mut c = Cluster::new(3);
     c.apply(Command::Failed { drive: DriveId(1), open: OpenId(1), why: "a write failed".into() });

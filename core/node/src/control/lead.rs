@@ -93,7 +93,14 @@ impl Led {
         let ago = |id: &NodeId| match stopping.contains(id) {
             true => NEVER,
             false if *id == desk.me => 0,
-            false => heard.get(id).unwrap_or(&self.since).elapsed().as_millis() as u64,
+            // one that never spoke counts from this leader's election, or from its own start if that was later
+            false => match heard.get(id) {
+                Some(at) => at.elapsed().as_millis() as u64,
+                None => {
+                    let started = now_ms().saturating_sub(state.nodes[id].since_ms);
+                    (self.since.elapsed().as_millis() as u64).min(started)
+                }
+            },
         };
         // Of a node that was down before this leader came nothing is known until it is heard.
         let known = |id: &NodeId| state.nodes[id].is_up || heard.contains_key(id) || *id == desk.me;
