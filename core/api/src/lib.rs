@@ -4,6 +4,7 @@
 //! call repeated at another node takes effect once (R30).
 pub mod client;
 pub mod error;
+pub mod proof;
 pub mod token;
 pub mod types;
 

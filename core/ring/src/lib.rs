@@ -23,6 +23,7 @@ mod net;
 mod output;
 mod pinned;
 mod ring;
+mod stream;
 mod waker;
 
 pub use clock::now;
@@ -33,4 +34,5 @@ pub use file::{DriveFile, FileError};
 pub use memory::{lock_memory, mark_io_thread};
 pub use pinned::ZeroCopy;
 pub use ring::{ConnId, Event, ListenerId, Ring};
+pub use stream::Stream;
 pub use waker::Waker;

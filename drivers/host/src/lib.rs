@@ -1,1 +1,12 @@
-//! Volumes to devices on a host.
+//! Volumes to devices on a host. Today: a volume over NBD, as a process in the foreground.
+//!
+//! ```text
+//! main thread    attach through the API, follow the volume's map, wait for signals      [`attach`]
+//! data thread    one ring: NBD clients and slices in one turn, no channel between (L5)   [`serve`]
+//! ```
+//! All NBD connections of an export belong to one session, whose one owner keeps overlapping writes in order (R22).
+pub mod attach;
+pub mod links;
+pub mod serve;
+
+pub use attach::{ExportConfig, Listen, export_nbd};

@@ -1,7 +1,7 @@
 //! The data port of a node (L1): reads hellos, proves the key both ways, hands sockets to slices' threads.
-use super::key;
 use super::start::SliceHandle;
 use crate::seam::{Identity, ToSlice};
+use sarsen_api::proof as key;
 use sarsen_buffer::Pool;
 use sarsen_ring::{ConnId, Event, ListenerId, Ring, RingConfig, RingError, Waker};
 use sarsen_types::{Duration, Instant, SliceId};

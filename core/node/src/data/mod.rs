@@ -12,12 +12,10 @@
 pub mod acceptor;
 pub mod drive;
 pub mod format;
-mod key;
 mod links;
 pub mod machine;
 pub mod slice;
 mod start;
-mod stream;
 #[cfg(test)]
 mod tests;
 pub mod thread;

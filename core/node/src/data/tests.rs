@@ -3,9 +3,10 @@ use super::format::{DriveFormat, SliceFacts, Superblock};
 use super::machine::{Machine, Opened};
 use super::thread::ThreadConfig;
 use super::{
-    DataPort, DataPortConfig, DriveConfig, DriveError, SliceHandle, Started, key, open_drive_of, start_slice,
+    DataPort, DataPortConfig, DriveConfig, DriveError, SliceHandle, Started, open_drive_of, start_slice,
 };
 use crate::seam::{FromSlice, Identity, PeerAddress, ToSlice};
+use sarsen_api::proof as key;
 use sarsen_buffer::Pool;
 use sarsen_ring::{BlockingDisk, DriveFile, Ring, RingConfig};
 use sarsen_slice::{Config, Input, LeaseMode, Output};

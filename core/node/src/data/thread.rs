@@ -3,12 +3,13 @@
 //! One ring, one machine, no locks. A turn is: everything that happened since the last one (frames of all connections,
 //! messages of the control thread) goes in; `finish`; what comes out is queued; `submit` queues device writes; the
 //! ring's turn submits all of it, sends first (L4, L5).
+use super::Reports;
 use super::links::{Dial, Links};
 use super::machine::{Machine, Opened};
-use super::stream::Stream;
-use super::{Reports, key};
 use crate::seam::{FromSlice, Identity, ToSlice};
+use sarsen_api::proof as key;
 use sarsen_buffer::Buf;
+use sarsen_ring::Stream;
 use sarsen_ring::{ConnId, Event, Ring};
 use sarsen_slice::{Config, Input, LeaseMode, Output};
 use sarsen_types::{Duration, Instant, OpenId, SliceId, View};

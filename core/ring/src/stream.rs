@@ -1,6 +1,6 @@
 //! Frames out of a connection's bytes, payloads into their buffers (L3).
+use crate::ring::{ConnId, Ring};
 use sarsen_buffer::Buf;
-use sarsen_ring::{ConnId, Ring};
 use sarsen_wire::{FrameHeader, HEADER_LEN, WireError};
 
 /// A payload of up to this many bytes is copied once from where it was received; of a longer one the rest is received

@@ -2,18 +2,17 @@
 use hmac::{Hmac, KeyInit, Mac};
 use rand::TryRngCore;
 use rand::rngs::OsRng;
-use sarsen_wire::hello::{Nonce, Proof};
 use sha2::Sha256;
 
 /// HMAC-SHA256 of `bytes` under `key`.
-pub fn prove(key: &[u8; 32], bytes: &[u8]) -> Proof {
+pub fn prove(key: &[u8; 32], bytes: &[u8]) -> [u8; 32] {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of every length");
     mac.update(bytes);
     mac.finalize().into_bytes().into()
 }
 
 /// A nonce nobody can foretell.
-pub fn nonce() -> Nonce {
+pub fn nonce() -> [u8; 32] {
     let mut nonce = [0; 32];
     OsRng.try_fill_bytes(&mut nonce).expect("the system has randomness");
     nonce

@@ -1,0 +1,164 @@
+//! The right to use a volume: asked for, followed while the export runs, given back at its end (R44).
+use crate::serve::{Served, Told, start};
+use anyhow::{Context, anyhow, bail};
+use sarsen_api::{ApiError, Attach, Client};
+use sarsen_types::{AttachmentId, ClusterId, Generation, Revision, SessionId, VolumeMap};
+use std::net::SocketAddr;
+use std::os::unix::fs::FileTypeExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Between two tries while no node answers.
+const AGAIN: Duration = Duration::from_millis(300);
+/// How long what is under way may take once the export is told to end.
+const END_MAX: Duration = Duration::from_secs(5);
+/// Bytes of a unix socket's path, its end included.
+const SOCKET_PATH_MAX: usize = 108;
+
+/// Where an export takes connections.
+#[derive(Clone, Debug)]
+pub enum Listen {
+    /// A unix socket.
+    Socket(PathBuf),
+    /// A TCP port.
+    Tcp(SocketAddr),
+}
+
+/// What is exported, and where.
+#[derive(Clone, Debug)]
+pub struct ExportConfig {
+    /// The volume's name.
+    pub volume: String,
+    /// Where.
+    pub listen: Listen,
+    /// URLs of nodes.
+    pub api: Vec<String>,
+    /// The administrator's token.
+    pub token: Option<String>,
+    /// The cluster's key; `None` only with `sarsen dev`.
+    pub key: Option<[u8; 32]>,
+    /// Refuse writes.
+    pub read_only: bool,
+}
+
+impl ExportConfig {
+    /// Who attaches, in words that stay the same over a restart and name the place.
+    fn owner(&self) -> String {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let place = match &self.listen {
+            Listen::Socket(path) => path.display().to_string(),
+            Listen::Tcp(address) => address.to_string(),
+        };
+        format!("{}:{place}", host.trim())
+    }
+
+    /// Takes away the socket that an export that died left; one that still listens is not touched.
+    fn clear_socket(&self) -> anyhow::Result<()> {
+        let Listen::Socket(path) = &self.listen else { return Ok(()) };
+        let len = path.as_os_str().len();
+        if len >= SOCKET_PATH_MAX {
+            bail!(
+                "the path of a socket has at most {} bytes, and {} has {len}",
+                SOCKET_PATH_MAX - 1,
+                path.display()
+            );
+        }
+        let Ok(found) = std::fs::symlink_metadata(path) else { return Ok(()) };
+        if !found.file_type().is_socket() {
+            bail!("{} exists and is no socket: name another path", path.display());
+        }
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            bail!("{} is in use by another export: stop that one, or name another path", path.display());
+        }
+        std::fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))
+    }
+}
+
+/// Exports a volume over NBD until SIGTERM or SIGINT. `ready` is told the size once clients may connect. The death of
+/// any node, and of all, is waited out.
+pub async fn export_nbd(config: ExportConfig, ready: impl FnOnce(u64)) -> anyhow::Result<()> {
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    config.clear_socket()?;
+    let api = Client::new(config.api.clone(), config.token.clone())?;
+    let cluster: u128 = u128::from_str_radix(&api.status().await?.cluster, 16).context("the cluster's id")?;
+    // an absolute path, so that the same place is the same owner
+    let owner = config.owner();
+    let ask = Attach { owner, exclusive: true, read_only: config.read_only };
+    let attached = api.attach(&config.volume, &ask).await?;
+    let id = AttachmentId(attached.id);
+    let map = Arc::new(api.volume_map(id, Revision(0)).await?);
+    let grant = (id, Generation(attached.generation), SessionId(attached.session));
+    let size = map.size;
+    let mut served = start(&config, ClusterId(cluster), grant, map.clone())?;
+    ready(size);
+    let why = tokio::select! {
+        _ = term.recv() => None,
+        _ = int.recv() => None,
+        why = follow(&api, id, map, &served.tell) => Some(why),
+        why = &mut served.ended => Some(anyhow!(why.unwrap_or_else(|_| "the data thread ended".into()))),
+    };
+    let taken = end(served, why.is_none()).await;
+    if let Listen::Socket(path) = &config.listen {
+        let _ = std::fs::remove_file(path);
+    }
+    match why {
+        Some(why) => Err(why),
+        None => {
+            if !taken {
+                eprintln!(
+                    "requests that nobody answered are left: the attachment stays, and a new export of it goes on"
+                );
+            } else {
+                let _ = tokio::time::timeout(END_MAX, api.release(id)).await;
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Passes every newer map on; ends only when the attachment does.
+async fn follow(api: &Client, id: AttachmentId, first: Arc<VolumeMap>, tell: &Way) -> anyhow::Error {
+    let mut known = first.revision;
+    loop {
+        match api.volume_map(id, known).await {
+            Ok(map) => {
+                if map.revision > known {
+                    known = map.revision;
+                    tell.send(Told::Map(Arc::new(map)));
+                }
+            }
+            Err(ApiError::Refused { status: 404, .. }) => return anyhow!("the attachment was taken away"),
+            Err(_) => tokio::time::sleep(AGAIN).await,
+        }
+    }
+}
+
+/// Lets what is under way be answered; whether it was.
+async fn end(mut served: Served, is_asked: bool) -> bool {
+    if !is_asked {
+        return false;
+    }
+    served.tell.send(Told::Stop);
+    tokio::time::timeout(END_MAX, &mut served.ended).await.is_ok()
+}
+
+/// The way to the data thread: a channel and what wakes it.
+#[derive(Clone, Debug)]
+pub struct Way {
+    /// The channel.
+    pub sender: Sender<Told>,
+    /// What wakes it.
+    pub waker: sarsen_ring::Waker,
+}
+
+impl Way {
+    /// Sends and wakes.
+    pub fn send(&self, told: Told) {
+        if self.sender.send(told).is_ok() {
+            self.waker.wake();
+        }
+    }
+}

@@ -1,0 +1,441 @@
+//! The data thread: NBD clients on one side, slices on the other, the client machine between, all in one turn (L5).
+use crate::attach::{ExportConfig, Listen, Way};
+use crate::links::{Links, Party, boot_id};
+use anyhow::{Context, anyhow};
+use sarsen_api::proof;
+use sarsen_block as block;
+use sarsen_block::{Completion, Failure, Request, Tag};
+use sarsen_buffer::{Buf, Pool};
+use sarsen_client as client;
+use sarsen_client::Client;
+use sarsen_nbd::{Connection, Export, Next, Out};
+use sarsen_ring::{ConnId, Event, Ring, RingConfig, Stream};
+use sarsen_types::{AttachmentId, ClusterId, Generation, Instant, SessionId, SliceId, VolumeMap};
+use sarsen_wire::client::{ClientReply, Greeting};
+use sarsen_wire::handshake::{Dialer, Mac};
+use sarsen_wire::{decode_reply, encode_request};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, channel};
+
+/// NBD clients of one export at a time.
+const CLIENTS_MAX: usize = 256;
+/// An NBD client that leaves more than this many bytes of answers unread is dropped.
+const QUEUE_MAX: usize = 256 << 20;
+
+/// To the data thread.
+#[derive(Debug)]
+pub enum Told {
+    /// The volume's map moved.
+    Map(Arc<VolumeMap>),
+    /// Take no more clients; end when nothing is under way.
+    Stop,
+}
+
+/// A data thread that runs.
+pub struct Served {
+    /// The way to it.
+    pub tell: Way,
+    /// Why it ended.
+    pub ended: tokio::sync::oneshot::Receiver<String>,
+}
+
+/// Starts the data thread. Returns when clients may connect.
+pub fn start(
+    config: &ExportConfig,
+    cluster: ClusterId,
+    grant: (AttachmentId, Generation, SessionId),
+    map: Arc<VolumeMap>,
+) -> anyhow::Result<Served> {
+    let (sender, inbox) = channel();
+    let (opened, opening) = mpsc::channel();
+    let (done, ended) = tokio::sync::oneshot::channel();
+    let (listen, key, read_only) = (config.listen.clone(), config.key, config.read_only);
+    let body = move || {
+        let pool = Pool::new();
+        let made =
+            Ring::new(RingConfig::default(), &pool).map_err(|why| anyhow!("{why}")).and_then(|mut ring| {
+                match &listen {
+                    Listen::Socket(path) => {
+                        drop(ring.listen_unix(path).with_context(|| path.display().to_string())?)
+                    }
+                    Listen::Tcp(address) => {
+                        drop(ring.listen_tcp(*address).with_context(|| address.to_string())?)
+                    }
+                }
+                Ok(ring)
+            });
+        match made {
+            Err(why) => drop(opened.send(Err(why))),
+            Ok(ring) => {
+                let _ = opened.send(Ok(ring.waker()));
+                let greeting = Greeting { attachment: grant.0, generation: grant.1, session: grant.2 };
+                let us = Party { cluster, key, boot_id: boot_id(), greeting };
+                let why = Host::new(ring, us, map, read_only).run(&inbox);
+                let _ = done.send(why);
+            }
+        }
+    };
+    std::thread::Builder::new().name("sarsen-nbd".into()).spawn(body)?;
+    let waker = opening.recv().context("the data thread ended")??;
+    Ok(Served { tell: Way { sender, waker }, ended })
+}
+
+enum Role {
+    Nbd(Box<Connection>),
+    Dialing(SliceId, Dialer),
+    Slice(SliceId, Stream<ClientReply>),
+}
+
+struct Host {
+    ring: Ring,
+    us: Party,
+    client: Client,
+    export: Export,
+    links: Links,
+    roles: BTreeMap<ConnId, Role>,
+    /// By the upper half of a request's tag.
+    nbd: BTreeMap<u32, ConnId>,
+    bases: BTreeMap<ConnId, u32>,
+    next_base: u32,
+    requests: BTreeMap<u64, Request>,
+    submitted: Vec<Request>,
+    out: Vec<client::Output>,
+    is_stopping: bool,
+    ended: Option<String>,
+}
+
+/// Where an NBD connection's words go.
+struct Sink<'a> {
+    ring: &'a mut Ring,
+    conn: ConnId,
+    submitted: &'a mut Vec<Request>,
+}
+
+impl Out for Sink<'_> {
+    fn send(&mut self, head: &[u8], payload: Option<Buf>) {
+        self.ring.send(self.conn, head, payload);
+    }
+    fn submit(&mut self, request: Request) {
+        self.submitted.push(request);
+    }
+}
+
+impl Host {
+    fn new(ring: Ring, us: Party, map: Arc<VolumeMap>, read_only: bool) -> Host {
+        let g = us.greeting;
+        let seed = u64::from_le_bytes(proof::nonce()[..8].try_into().expect("eight bytes"));
+        let config = client::Config::new(g.attachment, g.generation, g.session, seed);
+        let limits = block::Limits { is_read_only: read_only || map.read_only, ..block::Limits::default() };
+        let export = Export {
+            name: map.name.clone(),
+            description: format!("Sarsen volume {}", map.name),
+            size: map.size,
+            limits,
+        };
+        Host {
+            ring,
+            us,
+            client: Client::new(config, map),
+            export,
+            links: Links::default(),
+            roles: BTreeMap::new(),
+            nbd: BTreeMap::new(),
+            bases: BTreeMap::new(),
+            next_base: 1,
+            requests: BTreeMap::new(),
+            submitted: Vec::new(),
+            out: Vec::new(),
+            is_stopping: false,
+            ended: None,
+        }
+    }
+
+    /// Turns until it is stopped or the session ended; why.
+    fn run(mut self, inbox: &Receiver<Told>) -> String {
+        let mut events = Vec::new();
+        loop {
+            let deadline = Instant::earliest(self.client.deadline(), self.links.deadline());
+            let now = self.ring.turn(deadline, &mut events);
+            for event in events.drain(..) {
+                self.event(now, event, inbox);
+            }
+            for slice in self.links.overdue(now) {
+                self.lose(now, slice);
+            }
+            if self.client.deadline().is_some_and(|at| at <= now) {
+                self.step(now, client::Input::Tick);
+            }
+            self.carry_out(now);
+            if let Some(why) = self.ended.take() {
+                self.requests.into_values().for_each(Request::abandon);
+                return why;
+            }
+            if self.is_stopping && self.requests.is_empty() {
+                return "stopped".into();
+            }
+        }
+    }
+
+    fn event(&mut self, now: Instant, event: Event, inbox: &Receiver<Told>) {
+        match event {
+            Event::Accepted { conn, .. } => self.accept(now, conn),
+            Event::Connected(_) => {}
+            Event::Readable(conn) => self.readable(now, conn),
+            Event::Filled { conn, buf } => self.filled(now, conn, buf),
+            Event::Closed { conn, .. } => self.closed(now, conn),
+            Event::Woken => {
+                while let Ok(told) = inbox.try_recv() {
+                    match told {
+                        Told::Map(map) => {
+                            self.export.size = map.size;
+                            self.step(now, client::Input::Learned(map));
+                        }
+                        Told::Stop => self.is_stopping = true,
+                    }
+                }
+            }
+        }
+    }
+
+    fn accept(&mut self, now: Instant, conn: ConnId) {
+        if self.is_stopping || self.nbd.len() >= CLIENTS_MAX {
+            return self.ring.close(conn);
+        }
+        let base = self.next_base;
+        self.next_base += 1;
+        let mut sink = Sink { ring: &mut self.ring, conn, submitted: &mut self.submitted };
+        let connection = Connection::new(u64::from(base) << 32, &mut sink);
+        self.nbd.insert(base, conn);
+        self.bases.insert(conn, base);
+        self.roles.insert(conn, Role::Nbd(Box::new(connection)));
+        self.readable(now, conn);
+    }
+
+    fn readable(&mut self, now: Instant, conn: ConnId) {
+        match self.roles.get(&conn) {
+            Some(Role::Nbd(_)) => self.read_nbd(now, conn),
+            Some(Role::Dialing(..)) => self.shake_hands(now, conn),
+            Some(Role::Slice(..)) => self.read_slice(now, conn),
+            None => {}
+        }
+    }
+
+    // ---- NBD clients ----
+
+    fn read_nbd(&mut self, now: Instant, conn: ConnId) {
+        loop {
+            let Some(Role::Nbd(connection)) = self.roles.get_mut(&conn) else { return };
+            let bytes = self.ring.received(conn).to_vec();
+            let pool = self.ring.pool().clone();
+            let mut sink = Sink { ring: &mut self.ring, conn, submitted: &mut self.submitted };
+            // a client that sends garbage is dropped, and nothing else suffers
+            let Ok(progress) = connection.receive(&self.export, &pool, &bytes, &mut sink) else {
+                return self.drop_nbd(now, conn);
+            };
+            self.ring.consume(conn, progress.used);
+            self.submit(now);
+            match progress.next {
+                Next::Bytes(least) => {
+                    if self.ring.received(conn).len() < least || progress.used == 0 {
+                        self.ring.make_room(conn, least);
+                        return;
+                    }
+                }
+                Next::Fill(buf) => return self.ring.receive_into(conn, buf),
+                Next::Rest => return,
+                Next::Close => {
+                    self.forget_nbd(conn);
+                    return self.ring.close_when_sent(conn);
+                }
+            }
+        }
+    }
+
+    fn submit(&mut self, now: Instant) {
+        for mut request in std::mem::take(&mut self.submitted) {
+            let (tag, offset, len) = (request.tag(), request.offset(), request.len());
+            let op = match request.take_op() {
+                block::Op::Read => client::Op::Read,
+                block::Op::Write(data) => client::Op::Write(data),
+                block::Op::Zero | block::Op::Trim => client::Op::Zero,
+                block::Op::Status => client::Op::Status,
+            };
+            self.requests.insert(tag.0, request);
+            self.step(now, client::Input::Request { token: client::Token(tag.0), op, offset, len });
+        }
+    }
+
+    fn completed(&mut self, now: Instant, tag: u64, result: Result<client::Answer, client::Error>) {
+        let Some(request) = self.requests.remove(&tag) else { return };
+        let result = result.map(answer).map_err(failure);
+        let completion: Completion = request.complete(result);
+        debug_assert_eq!(completion.tag, Tag(tag));
+        let Some(&conn) = self.nbd.get(&((tag >> 32) as u32)) else { return };
+        let Some(Role::Nbd(connection)) = self.roles.get_mut(&conn) else { return };
+        let pool = self.ring.pool().clone();
+        let mut sink = Sink { ring: &mut self.ring, conn, submitted: &mut self.submitted };
+        connection.complete(completion, &pool, &mut sink);
+        let is_over = connection.is_over();
+        if self.ring.queued(conn) > QUEUE_MAX {
+            self.drop_nbd(now, conn);
+        } else if is_over {
+            self.forget_nbd(conn);
+            self.ring.close_when_sent(conn);
+        } else {
+            // it may have rested
+            self.read_nbd(now, conn);
+        }
+    }
+
+    fn drop_nbd(&mut self, _now: Instant, conn: ConnId) {
+        self.forget_nbd(conn);
+        self.ring.close(conn);
+    }
+
+    /// Its requests run on: a write that was sent cannot be called back.
+    fn forget_nbd(&mut self, conn: ConnId) {
+        self.roles.remove(&conn);
+        if let Some(base) = self.bases.remove(&conn) {
+            self.nbd.remove(&base);
+        }
+    }
+
+    // ---- slices ----
+
+    fn step(&mut self, now: Instant, input: client::Input) {
+        self.client.step(now, input, &mut self.out);
+    }
+
+    fn carry_out(&mut self, now: Instant) {
+        while !self.out.is_empty() {
+            for output in std::mem::take(&mut self.out) {
+                match output {
+                    client::Output::Connect { slice } => self.connect(now, slice),
+                    client::Output::Disconnect { slice } => {
+                        if let Some(conn) = self.links.gone(slice) {
+                            self.roles.remove(&conn);
+                            self.ring.close(conn);
+                        }
+                    }
+                    client::Output::Send { slice, request, payload } => {
+                        if let Some(conn) = self.links.get(slice) {
+                            self.ring.send_with(conn, payload, false, |out| encode_request(&request, out));
+                        }
+                    }
+                    client::Output::Complete { token, result } => self.completed(now, token.0, result),
+                    // the map is followed all the time
+                    client::Output::NeedMap { .. } => {}
+                    client::Output::Ended(why) => self.ended = Some(why.to_string()),
+                }
+            }
+        }
+    }
+
+    fn connect(&mut self, now: Instant, slice: SliceId) {
+        let map = self.client.map().clone();
+        match self.links.dial(&mut self.ring, now, &map, &self.us, slice) {
+            Some((conn, dialer)) => drop(self.roles.insert(conn, Role::Dialing(slice, dialer))),
+            None => self.step(now, client::Input::Disconnected { slice }),
+        }
+    }
+
+    fn shake_hands(&mut self, now: Instant, conn: ConnId) {
+        let Some(Role::Dialing(slice, dialer)) = self.roles.get_mut(&conn) else { return };
+        let slice = *slice;
+        let key = self.us.key;
+        let prove = key.map(|key| move |bytes: &[u8]| proof::prove(&key, bytes));
+        let mac: Mac<'_> = prove.as_ref().map(|p| p as &dyn Fn(&[u8]) -> [u8; 32]);
+        let mut head = Vec::new();
+        match dialer.receive(self.ring.received(conn), mac, &mut head) {
+            Ok(progress) => {
+                self.ring.consume(conn, progress.used);
+                if !head.is_empty() {
+                    self.ring.send(conn, &head, None);
+                }
+                if progress.done.is_some() {
+                    self.links.stands(slice, conn);
+                    self.roles.insert(conn, Role::Slice(slice, Stream::default()));
+                    self.step(now, client::Input::Connected { slice });
+                    self.read_slice(now, conn);
+                }
+            }
+            Err(_) => self.lose(now, slice),
+        }
+    }
+
+    fn read_slice(&mut self, now: Instant, conn: ConnId) {
+        loop {
+            let Some(Role::Slice(slice, stream)) = self.roles.get_mut(&conn) else { return };
+            let slice = *slice;
+            match stream.next(&mut self.ring, conn, decode_reply) {
+                Ok(Some((reply, payload))) => {
+                    self.step(now, client::Input::Received { slice, reply, payload })
+                }
+                Ok(None) => return,
+                Err(_) => return self.lose(now, slice),
+            }
+        }
+    }
+
+    fn filled(&mut self, now: Instant, conn: ConnId, buf: Buf) {
+        match self.roles.get_mut(&conn) {
+            Some(Role::Nbd(connection)) => {
+                let mut sink = Sink { ring: &mut self.ring, conn, submitted: &mut self.submitted };
+                connection.filled(buf, &mut sink);
+                self.submit(now);
+                self.read_nbd(now, conn);
+            }
+            Some(Role::Slice(slice, stream)) => {
+                let slice = *slice;
+                if let Some(reply) = stream.filled() {
+                    self.step(now, client::Input::Received { slice, reply, payload: Some(buf) });
+                }
+                self.read_slice(now, conn);
+            }
+            _ => {}
+        }
+    }
+
+    /// A connection to a slice is of no use any more.
+    fn lose(&mut self, now: Instant, slice: SliceId) {
+        if let Some(conn) = self.links.gone(slice) {
+            self.roles.remove(&conn);
+            self.ring.close(conn);
+        }
+        self.step(now, client::Input::Disconnected { slice });
+    }
+
+    fn closed(&mut self, now: Instant, conn: ConnId) {
+        match self.roles.get(&conn) {
+            Some(Role::Nbd(_)) => self.forget_nbd(conn),
+            Some(Role::Dialing(slice, _) | Role::Slice(slice, _)) => {
+                let slice = *slice;
+                self.lose(now, slice);
+            }
+            None => {}
+        }
+    }
+}
+
+fn answer(answer: client::Answer) -> block::Answer {
+    match answer {
+        client::Answer::Done => block::Answer::Done,
+        client::Answer::Data(parts) => block::Answer::Data(parts),
+        client::Answer::Extents(all) => block::Answer::Extents(
+            all.into_iter()
+                .map(|e| block::Extent { offset: e.offset, len: e.len, is_data: e.is_data })
+                .collect(),
+        ),
+    }
+}
+
+fn failure(error: client::Error) -> Failure {
+    match error {
+        client::Error::OutOfBounds => Failure::OutOfBounds,
+        client::Error::ReadOnly => Failure::ReadOnly,
+        client::Error::NoSpace => Failure::NoSpace,
+        client::Error::Superseded | client::Error::Fenced => Failure::Gone,
+        client::Error::Corrupt | client::Error::Refused(_) => Failure::Broken,
+    }
+}
