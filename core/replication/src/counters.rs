@@ -72,5 +72,5 @@ counters! {
     /// Prepares sent again after a reconnect.
     prepares_sent_again,
     /// Objects whose lost map page was recovered whole (R26).
-    objects_rebuilt,
+    objects_restored,
 }

@@ -323,7 +323,7 @@ impl<P: Clone> Group<P> {
             Err(_) => {
                 // our own page is lost: make it whole first, and come back to the object
                 self.unsend(joiner, object);
-                self.rebuild(cx, object, None);
+                self.restore(cx, object, None);
                 return;
             }
         }
@@ -339,7 +339,7 @@ impl<P: Clone> Group<P> {
         sending: u32,
         runs: Vec<(u16, Entry)>,
     ) {
-        if self.rebuild_versions(cx, from, object, &runs) {
+        if self.restore_versions(cx, from, object, &runs) {
             return;
         }
         let Some(s) = self.sending(from, object, sending) else { return };
@@ -428,7 +428,7 @@ impl<P: Clone> Group<P> {
                 self.unsend(joiner, object);
             }
             Err(_) => {
-                self.rebuild(cx, object, None);
+                self.restore(cx, object, None);
                 self.unsend(joiner, object);
             }
         }

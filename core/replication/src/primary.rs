@@ -370,7 +370,7 @@ impl<P: Clone> Group<P> {
                             self.repair(cx, ObjectId { layer, chunk }, block, entry, None);
                         }
                     }
-                    ReadFailed::Unreadable(object) => self.rebuild(cx, object, None),
+                    ReadFailed::Unreadable(object) => self.restore(cx, object, None),
                     ReadFailed::Missing => {}
                 }
                 cx.is_waiting = true;

@@ -142,7 +142,7 @@ impl<P: Clone> Group<P> {
             }
             ReadFailed::Unreadable(object) => {
                 op.repairing = 1;
-                self.rebuild(cx, object, Some(key));
+                self.restore(cx, object, Some(key));
             }
             ReadFailed::Missing => self.read_corrupt(cx, key),
         }

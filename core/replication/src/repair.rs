@@ -26,7 +26,7 @@ struct Repair {
 
 /// An object whose map page is lost, being recovered whole from another in-sync copy.
 #[derive(Debug)]
-struct Rebuild {
+struct Restore {
     object: ObjectId,
     family: FamilyId,
     from: SliceId,
@@ -41,7 +41,7 @@ struct Rebuild {
 #[derive(Debug, Default)]
 pub struct Repairs {
     blocks: BTreeMap<u64, Repair>,
-    objects: BTreeMap<u64, Rebuild>,
+    objects: BTreeMap<u64, Restore>,
     next: u64,
 }
 
@@ -112,7 +112,7 @@ impl<P: Clone> Group<P> {
     ) -> bool {
         let Role::Primary(primary) = &mut self.role else { return false };
         if primary.repairs.objects.contains_key(&token) {
-            self.rebuild_fetched(cx, token, checksums, payload);
+            self.restore_fetched(cx, token, checksums, payload);
             return true;
         }
         let Some(repair) = primary.repairs.blocks.get(&token).filter(|r| r.asked == from) else {
@@ -171,7 +171,7 @@ impl<P: Clone> Group<P> {
             self.ask_repair(cx, token);
         }
         for token in objects {
-            self.ask_rebuild(cx, token);
+            self.ask_restore(cx, token);
         }
     }
 
@@ -179,7 +179,7 @@ impl<P: Clone> Group<P> {
 
     /// R26: the object is refused and recovered whole. What is above our floor is in the journal and not lost with a
     /// page; so the top entries of another in-sync copy, installed as in a join of this epoch, make it whole.
-    pub fn rebuild(&mut self, cx: &mut Cx<P>, object: ObjectId, reader: Option<u64>) {
+    pub fn restore(&mut self, cx: &mut Cx<P>, object: ObjectId, reader: Option<u64>) {
         let mut left = self.others_in_sync(cx.me);
         left.retain(|s| cx.peers.is_up(*s));
         let Some(family) = cx.view.layers.get(&object.layer).map(|l| l.family) else { return };
@@ -195,29 +195,29 @@ impl<P: Clone> Group<P> {
         let touched = Version::ZERO;
         repairs
             .objects
-            .insert(token, Rebuild { object, family, from: cx.me, left, todo: Vec::new(), touched, readers });
-        self.ask_rebuild(cx, token);
+            .insert(token, Restore { object, family, from: cx.me, left, todo: Vec::new(), touched, readers });
+        self.ask_restore(cx, token);
     }
 
-    fn ask_rebuild(&mut self, cx: &mut Cx<P>, token: u64) {
+    fn ask_restore(&mut self, cx: &mut Cx<P>, token: u64) {
         let Role::Primary(primary) = &mut self.role else { return };
-        let Some(rebuild) = primary.repairs.objects.get_mut(&token) else { return };
-        let object = rebuild.object;
-        let Some(to) = rebuild.left.pop() else {
-            let rebuild = primary.repairs.objects.remove(&token).expect("it was just there");
+        let Some(restore) = primary.repairs.objects.get_mut(&token) else { return };
+        let object = restore.object;
+        let Some(to) = restore.left.pop() else {
+            let restore = primary.repairs.objects.remove(&token).expect("it was just there");
             cx.counters.unrepairable += 1;
-            for reader in rebuild.readers {
+            for reader in restore.readers {
                 self.read_corrupt(cx, reader);
             }
             return;
         };
-        rebuild.from = to;
-        rebuild.todo.clear();
+        restore.from = to;
+        restore.todo.clear();
         self.send(cx, to, GroupBody::VersionsQ { object, sending: token as u32 }, None);
     }
 
-    /// The other copy's entries; `false` when they are not for a rebuild.
-    pub fn rebuild_versions(
+    /// The other copy's entries; `false` when they are not for a restore.
+    pub fn restore_versions(
         &mut self,
         cx: &mut Cx<P>,
         from: SliceId,
@@ -226,22 +226,22 @@ impl<P: Clone> Group<P> {
     ) -> bool {
         let Role::Primary(primary) = &mut self.role else { return false };
         let found = primary.repairs.objects.iter_mut().find(|r| r.1.object == object && r.1.from == from);
-        let Some((&token, rebuild)) = found else { return false };
-        if !rebuild.todo.is_empty() {
+        let Some((&token, restore)) = found else { return false };
+        if !restore.todo.is_empty() {
             return true;
         }
         if runs.is_empty() {
-            self.ask_rebuild(cx, token);
+            self.ask_restore(cx, token);
             return true;
         }
         for (at, &(first, entry)) in runs.iter().enumerate() {
             let end = runs.get(at + 1).map_or(BLOCKS_PER_CHUNK, |next| next.0);
-            rebuild.touched = rebuild.touched.max(entry.version());
+            restore.touched = restore.touched.max(entry.version());
             let mut first = first;
             while first < end {
                 // a record covers at most a piece, and does not cross one
                 let next = end.min((first / PIECE_BLOCKS_MAX + 1) * PIECE_BLOCKS_MAX);
-                rebuild.todo.push((BlockRange::new(first, next - first), entry));
+                restore.todo.push((BlockRange::new(first, next - first), entry));
                 first = next;
             }
         }
@@ -252,54 +252,54 @@ impl<P: Clone> Group<P> {
     fn fetch_run(&mut self, cx: &mut Cx<P>, token: u64) {
         let epoch = self.seen;
         let Role::Primary(primary) = &mut self.role else { return };
-        let Some(rebuild) = primary.repairs.objects.get_mut(&token) else { return };
-        let Some((range, entry)) = rebuild.todo.pop() else {
-            let rebuild = primary.repairs.objects.remove(&token).expect("it was just there");
-            cx.counters.objects_rebuilt += 1;
-            for reader in rebuild.readers {
+        let Some(restore) = primary.repairs.objects.get_mut(&token) else { return };
+        let Some((range, entry)) = restore.todo.pop() else {
+            let restore = primary.repairs.objects.remove(&token).expect("it was just there");
+            cx.counters.objects_restored += 1;
+            for reader in restore.readers {
                 self.read_repaired(cx, reader);
             }
             return;
         };
         match entry {
             Entry::Data(version, _) => {
-                let (to, object) = (rebuild.from, rebuild.object);
-                rebuild.todo.push((range, entry)); // until it has come
+                let (to, object) = (restore.from, restore.object);
+                restore.todo.push((range, entry)); // until it has come
                 self.send(cx, to, GroupBody::FetchQ { token, object, range, version }, None);
             }
             // a damaged entry there helps nobody: what it hides stays unreadable here and is asked elsewhere
             Entry::Damaged(..) => self.fetch_run(cx, token),
             empty => {
-                let body = recover(rebuild, epoch, range, |_| empty);
+                let body = recover(restore, epoch, range, |_| empty);
                 cx.persist(self.id, epoch, body, None, Wait::Repaired { group: self.id, token });
             }
         }
     }
 
-    fn rebuild_fetched(&mut self, cx: &mut Cx<P>, token: u64, checksums: &[Checksum], payload: Option<P>) {
+    fn restore_fetched(&mut self, cx: &mut Cx<P>, token: u64, checksums: &[Checksum], payload: Option<P>) {
         let epoch = self.seen;
         let Role::Primary(primary) = &mut self.role else { return };
-        let Some(rebuild) = primary.repairs.objects.get_mut(&token) else { return };
-        let Some(&(range, entry)) = rebuild.todo.last() else { return };
+        let Some(restore) = primary.repairs.objects.get_mut(&token) else { return };
+        let Some(&(range, entry)) = restore.todo.last() else { return };
         match payload {
             Some(payload) if checksums.len() == range.count as usize => {
-                rebuild.todo.pop();
-                let body = recover(rebuild, epoch, range, |at| Entry::Data(entry.version(), checksums[at]));
+                restore.todo.pop();
+                let body = recover(restore, epoch, range, |at| Entry::Data(entry.version(), checksums[at]));
                 cx.persist(self.id, epoch, body, Some(payload), Wait::Repaired { group: self.id, token });
             }
             // it was overwritten meanwhile, or is not intact there: ask for the versions again, or the next copy
-            _ => self.ask_rebuild(cx, token),
+            _ => self.ask_restore(cx, token),
         }
     }
 }
 
-fn recover(rebuild: &Rebuild, since: Epoch, range: BlockRange, entry: impl Fn(usize) -> Entry) -> Body {
+fn recover(restore: &Restore, since: Epoch, range: BlockRange, entry: impl Fn(usize) -> Entry) -> Body {
     Body::Recover(Recover {
-        object: rebuild.object,
-        family: rebuild.family,
+        object: restore.object,
+        family: restore.family,
         since,
         first: range.first,
         entries: (0..range.count as usize).map(entry).collect(),
-        touched: rebuild.touched,
+        touched: restore.touched,
     })
 }

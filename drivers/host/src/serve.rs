@@ -57,10 +57,10 @@ pub fn start(
             Ring::new(RingConfig::default(), &pool).map_err(|why| anyhow!("{why}")).and_then(|mut ring| {
                 match &listen {
                     Listen::Socket(path) => {
-                        drop(ring.listen_unix(path).with_context(|| path.display().to_string())?)
+                        ring.listen_unix(path).with_context(|| path.display().to_string())?;
                     }
                     Listen::Tcp(address) => {
-                        drop(ring.listen_tcp(*address).with_context(|| address.to_string())?)
+                        ring.listen_tcp(*address).with_context(|| address.to_string())?;
                     }
                 }
                 Ok(ring)
