@@ -16,6 +16,7 @@ use clap::{Parser, Subcommand};
 use cluster::Where;
 use failure::Outcome;
 use output::Output;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 /// Replicated block storage from the drives of ordinary servers
@@ -51,10 +52,18 @@ enum Noun {
     Completion(completion::Completion),
 }
 
+/// What is logged unless `SARSEN_LOG` says otherwise. Of raft only what ends it, which the node says itself: it logs every
+/// message that a dead node does not take, several times a second.
+const LOG: &str = "info,openraft=off";
+
 fn main() -> ExitCode {
     let Sarsen { noun, place, output } = Sarsen::parse();
-    let level = tracing_subscriber::EnvFilter::try_from_env("SARSEN_LOG").unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().with_env_filter(level).with_writer(std::io::stderr).init();
+    let level = tracing_subscriber::EnvFilter::try_from_env("SARSEN_LOG").unwrap_or_else(|_| LOG.into());
+    tracing_subscriber::fmt()
+        .with_env_filter(level)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
     match run(noun, &place, output) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => why.report(),

@@ -41,6 +41,7 @@ impl State {
             Command::Judge(all) => all.iter().for_each(|p| _ = self.judge(p)),
             Command::Join(all) => all.iter().for_each(|m| _ = self.join(m)),
             Command::Lead(all) => all.iter().for_each(|m| _ = self.lead(m)),
+            Command::Stopping { node } => self.stopping(*node),
             Command::Leave { node } => _ = self.leave(*node),
             Command::Place(all) => all.iter().for_each(|m| _ = self.place(m)),
             Command::Unplace(all) => all.iter().for_each(|m| _ = self.unplace(m)),
@@ -80,7 +81,7 @@ impl State {
             NodeId(self.last.node)
         });
         let (api, address, since_ms) = (String::from(api), address.clone(), self.now_ms);
-        self.nodes.insert(id, Node { identity, api, address, is_up: true, since_ms });
+        self.nodes.insert(id, Node { identity, api, address, is_up: true, since_ms, is_stopping: false });
         for drive in self.drives.values_mut().filter(|d| d.node == id) {
             drive.is_up = false; // until it registers
         }
@@ -88,6 +89,12 @@ impl State {
         self.tell(format!("node {id} {what}"));
         self.changes_map();
         Answer::Node(id)
+    }
+
+    fn stopping(&mut self, node: NodeId) {
+        let Some(n) = self.nodes.get_mut(&node).filter(|n| !n.is_stopping) else { return };
+        n.is_stopping = true;
+        self.tell(format!("node {node} is about to stop"));
     }
 
     fn heard(&mut self, node: NodeId, is_up: bool) {

@@ -128,21 +128,25 @@ impl State {
     /// An in-sync copy leads from now on; who led stays in sync (R2 makes the new one wait until the old one stopped).
     pub(crate) fn lead(&mut self, m: &Move) -> bool {
         let Some(g) = self.at_epoch(m.group, m.epoch) else { return false };
-        if !g.is_in_sync(m.slice) || g.primary == m.slice {
+        if !g.is_in_sync(m.slice) || g.primary == m.slice || !self.is_staying(m.slice) {
             return false;
         }
         self.change(m.group, |s, _| s.primary = m.slice);
         true
     }
 
-    /// The copies of a node that stops leave in_sync where they do not lead.
+    /// The copies of a node that stops leave in_sync where they do not lead, and where those that stay can commit without
+    /// them. Where they cannot, leaving would help no write, and whoever stops last would be the only copy in sync: a
+    /// cluster stopped as a whole could then not be started without it.
     pub(crate) fn leave(&mut self, node: NodeId) -> bool {
         let drives: Vec<_> = self.drives.iter().filter(|(_, d)| d.node == node).map(|(id, _)| *id).collect();
         let mut changed = false;
         let groups: Vec<(GroupId, SliceId)> = self.copies_on(&drives);
         for (group, slice) in groups {
             let g = &self.groups[&group];
-            if g.primary != slice && (g.is_in_sync(slice) || g.join_of(slice).is_some()) {
+            let stay = g.in_sync.iter().filter(|s| **s != slice && self.is_staying(**s)).count();
+            let is_needed = g.is_in_sync(slice) && stay < g.min_copies as usize;
+            if g.primary != slice && !is_needed && (g.is_in_sync(slice) || g.join_of(slice).is_some()) {
                 self.change(group, |s, _| {
                     s.in_sync.retain(|c| *c != slice);
                     s.joining.retain(|j| j.slice != slice);

@@ -74,7 +74,12 @@ pub enum Command {
     Join(Vec<Move>),
     /// In-sync copies that are to lead; who led stays in sync.
     Lead(Vec<Move>),
-    /// A node stops in order: its copies leave in_sync wherever another is in sync; those it still leads stay.
+    /// A node is about to stop in order: from now on nothing is handed over to it.
+    Stopping {
+        /// Which.
+        node: NodeId,
+    },
+    /// A node stops in order: its copies leave in_sync wherever those that stay can go on; those it still leads stay.
     Leave {
         /// Which.
         node: NodeId,

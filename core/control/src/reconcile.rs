@@ -73,7 +73,7 @@ fn groups(state: &State, heard: &BTreeMap<NodeId, u64>, now_ms: u64) -> (Vec<Mov
         node.and_then(|n| heard.get(&n)).is_some_and(|ago| *ago < HEARD_MS)
     };
     let mut sites = state.sites();
-    sites.retain(|s| is_heard(s.slice));
+    sites.retain(|s| is_heard(s.slice) && state.is_staying(s.slice));
     for (group, out) in &state.out {
         let Some(g) = state.groups.get(group) else { continue };
         let at = |slice| Move { group: *group, epoch: g.epoch, slice };
@@ -91,7 +91,7 @@ fn groups(state: &State, heard: &BTreeMap<NodeId, u64>, now_ms: u64) -> (Vec<Mov
         let is_idle = |o: &&Out| g.join_of(o.slice).is_none();
         let can_join = |o: &&Out| {
             is_heard(o.slice)
-                && state.is_up(o.slice)
+                && state.is_staying(o.slice)
                 && state.drives.get(&o.slice.drive).is_some_and(|d| !d.is_stale)
         };
         let is_due = |o: &&Out| now_ms >= o.joined_ms + wait_of(o);
@@ -166,7 +166,7 @@ fn lost_joins(state: &State) -> Vec<Proposal> {
 /// Leaders that should move so that slices lead evenly; nothing unless every group is whole and every member up. Few at
 /// a time: each makes its group's clients wait for a moment.
 pub fn balance(state: &State) -> Option<Command> {
-    let calm = |g: &GroupState| state.is_whole(g) && g.in_sync.iter().all(|s| state.is_up(*s));
+    let calm = |g: &GroupState| state.is_whole(g) && g.in_sync.iter().all(|s| state.is_staying(*s));
     if !state.groups.values().all(calm) {
         return None;
     }
@@ -187,13 +187,13 @@ pub fn balance(state: &State) -> Option<Command> {
     (!moves.is_empty()).then_some(Command::Lead(moves))
 }
 
-/// The groups a node leads, to in-sync copies on other nodes that are up, spread over them (a planned stop).
+/// The groups a node leads, to in-sync copies on other nodes that are up and stay, spread over them (a planned stop).
 pub fn hand_over(state: &State, node: NodeId) -> Option<Command> {
     let mut led: BTreeMap<SliceId, usize> = BTreeMap::new();
     state.groups.values().for_each(|g| *led.entry(g.primary).or_default() += 1);
     let mut moves = Vec::new();
     for g in state.groups.values().filter(|g| state.domain(g.primary) == node.0) {
-        let others = g.in_sync.iter().copied().filter(|s| state.domain(*s) != node.0 && state.is_up(*s));
+        let others = g.in_sync.iter().copied().filter(|s| state.domain(*s) != node.0 && state.is_staying(*s));
         let heir = others.min_by_key(|s| (led.get(s).copied().unwrap_or(0), *s));
         if let Some(slice) = heir {
             *led.entry(slice).or_default() += 1;

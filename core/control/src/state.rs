@@ -80,6 +80,8 @@ pub struct Node {
     pub is_up: bool,
     /// Since when it is as it is, milliseconds since 1970.
     pub since_ms: u64,
+    /// It said that it is about to stop, and was not started since.
+    pub is_stopping: bool,
 }
 
 /// A drive.
@@ -250,6 +252,11 @@ impl State {
     /// Whether a drive is registered, not failed, and on a node that is up.
     pub fn is_drive_up(&self, drive: &Drive) -> bool {
         drive.is_up && self.nodes.get(&drive.node).is_some_and(|n| n.is_up)
+    }
+    /// Whether a slice is up, and on a node that means to stay.
+    pub fn is_staying(&self, slice: SliceId) -> bool {
+        let node = self.drives.get(&slice.drive).and_then(|d| self.nodes.get(&d.node));
+        self.is_up(slice) && node.is_some_and(|n| !n.is_stopping)
     }
     /// The fault domain of a slice: its node.
     pub fn domain(&self, slice: SliceId) -> u32 {

@@ -289,6 +289,34 @@ fn a_node_that_stops_hands_over_evenly_and_leaves() {
     assert_eq!(hand_over(&c.state, NodeId(1)), None);
 }
 
+/// A test of all three nodes stopping at once left groups whose only copy in sync was on the node that was last, so that
+/// without its drive nothing could be started again though two intact copies of everything were there.
+#[test]
+fn a_cluster_that_stops_as_a_whole_keeps_its_copies_in_sync() {
+    let mut c = Cluster::new(3);
+    for node in 1..=3 {
+        c.apply(Command::Stopping { node: NodeId(node) });
+    }
+    for node in 1..=3 {
+        assert_eq!(hand_over(&c.state, NodeId(node)), None, "there is nobody to hand over to");
+        c.apply(Command::Leave { node: NodeId(node) });
+    }
+    assert!(c.groups().all(|g| g.in_sync.len() == 3));
+}
+
+/// Two of three copies must take part in a commit: the second that stops helps nobody by leaving.
+#[test]
+fn a_copy_without_which_nothing_commits_stays_in_sync() {
+    let mut c = Cluster::new(3);
+    c.apply(hand_over(&c.state, NodeId(1)).unwrap());
+    c.apply(Command::Stopping { node: NodeId(1) });
+    c.apply(Command::Leave { node: NodeId(1) });
+    c.apply(Command::Stopping { node: NodeId(2) });
+    c.apply(hand_over(&c.state, NodeId(2)).unwrap());
+    c.apply(Command::Leave { node: NodeId(2) });
+    assert!(c.groups().all(|g| g.in_sync.len() == 2 && g.primary == slice(3)));
+}
+
 #[test]
 fn leaders_spread_again_only_when_all_is_well() {
     let mut c = Cluster::new(3);

@@ -56,6 +56,7 @@ struct Led {
 
 impl Led {
     fn new(desk: &Desk) -> Led {
+        tracing::info!("node {} leads the metadata", desk.me);
         let now = Instant::now();
         // What another leader heard counts for nothing here.
         desk.heard.lock().unwrap_or_else(PoisonError::into_inner).clear();

@@ -232,6 +232,8 @@ impl Node {
 
     async fn hand_over(&self) {
         let me = self.desk.me;
+        // Said first: nodes that stop together hand nothing over to each other.
+        self.desk.ask(Command::Stopping { node: me }).await;
         // What changes epochs in the meantime voids a part of the command: it is asked for again.
         while let Some(command) = hand_over(&self.desk.now(), me) {
             self.desk.ask(command).await;
