@@ -25,6 +25,18 @@ struct Cell {
     pending: Option<u32>,
 }
 
+/// A wait this long is a stall.
+const STALL: Duration = Duration::from_millis(100);
+
+/// An answer that was long in coming.
+#[derive(Clone, Copy, Debug)]
+pub struct Stall {
+    /// When the request was sent.
+    pub since: Instant,
+    /// How long it took.
+    pub lasted: Duration,
+}
+
 /// What a spell of writing came to.
 #[derive(Clone, Debug, Default)]
 pub struct Spell {
@@ -36,6 +48,16 @@ pub struct Spell {
     pub longest: Duration,
     /// Answers that were errors.
     pub errors: u64,
+    /// Every wait that was a stall.
+    pub stalls: Vec<Stall>,
+}
+
+impl Spell {
+    /// The longest stall of requests that were under way between two moments.
+    pub fn longest_between(&self, from: Instant, to: Instant) -> Duration {
+        let felt = self.stalls.iter().filter(|s| s.since <= to && s.since + s.lasted >= from);
+        felt.map(|s| s.lasted).max().unwrap_or_default()
+    }
 }
 
 /// The memory of one volume's region, and its writers.
@@ -90,6 +112,7 @@ impl Checker {
             sum.pending += spell.pending;
             sum.errors += spell.errors;
             sum.longest = sum.longest.max(spell.longest);
+            sum.stalls.extend(spell.stalls);
         }
         Ok(sum)
     }
@@ -160,7 +183,11 @@ impl Writer {
             }
             let Ok((handle, errno)) = client.answer() else { break };
             let (first, count, sent) = under_way.remove(&handle).context("an answer to nothing")?;
-            spell.longest = spell.longest.max(sent.elapsed());
+            let lasted = sent.elapsed();
+            spell.longest = spell.longest.max(lasted);
+            if lasted >= STALL {
+                spell.stalls.push(Stall { since: sent, lasted });
+            }
             if errno != 0 {
                 // Refused whole: what was there before is there still. But a piece of it may have been done.
                 spell.errors += 1;

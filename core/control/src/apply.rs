@@ -1,5 +1,5 @@
 //! One command after the other.
-use crate::command::{Answer, Command, Entry};
+use crate::command::{Answer, Command, Entry, Rot};
 use crate::state::{Answered, Node, Policy, REQUEST_MS, REQUESTS_MAX, State};
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -7,7 +7,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use sarsen_types::limits::COPIES_MAX;
 use sarsen_types::view::NodeAddress;
-use sarsen_types::{ClusterId, DriveId, NodeId, Revision};
+use sarsen_types::{ClusterId, DriveId, NodeId, Revision, SliceId};
 
 /// The name of the policy that every cluster has.
 pub const POLICY: &str = "default";
@@ -53,6 +53,7 @@ impl State {
             }
             Command::Release { attachment } => return self.release(*attachment),
             Command::DetachForced { attachment } => return self.detach_forced(*attachment),
+            Command::Rotten { slice, rot } => self.rotten(*slice, rot),
             Command::SetDownOut { ms } => self.settings.down_out_ms = *ms,
         }
         Answer::Done
@@ -106,6 +107,19 @@ impl State {
         let what = if is_up { "is heard again" } else { "is not heard any more" };
         self.tell(format!("node {node} {what}"));
         self.changes_map();
+    }
+
+    fn rotten(&mut self, slice: SliceId, rot: &Rot) {
+        let found = [
+            (rot.repaired, "corrupt blocks, repaired from other copies"),
+            (rot.restored, "corrupt pieces of its map, repaired from other copies"),
+            (rot.lost, "corrupt blocks that are intact on no copy"),
+        ];
+        let found: Vec<String> =
+            found.iter().filter(|f| f.0 > 0).map(|(count, what)| format!("{count} {what}")).collect();
+        let drive = self.drives.get(&slice.drive);
+        let place = drive.map(|d| format!(" ({} on node {})", d.path, d.node)).unwrap_or_default();
+        self.tell(format!("drive {}{place} had {}", slice.drive, found.join(", ")));
     }
 
     fn space(&mut self, all: &[(DriveId, u64, u64)]) {

@@ -130,11 +130,29 @@ pub enum Command {
         /// Which.
         attachment: AttachmentId,
     },
+    /// A slice met rot: an event, for the operator.
+    Rotten {
+        /// Which.
+        slice: SliceId,
+        /// Since it told last.
+        rot: Rot,
+    },
     /// A setting.
     SetDownOut {
         /// Milliseconds.
         ms: u64,
     },
+}
+
+/// What a slice that leads groups found rotten on its drive.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Rot {
+    /// Blocks whose data did not match their checksum, repaired from another copy (R26).
+    pub repaired: u64,
+    /// Chunks whose map could not be read, recovered whole from another copy (R26).
+    pub restored: u64,
+    /// Blocks that are intact on no copy: reads of them fail.
+    pub lost: u64,
 }
 
 /// A drive, as its node opened it.

@@ -1,4 +1,5 @@
 //! What the control thread and the slices' threads say to each other: channels of values, no shared state.
+use sarsen_control::command::Rot;
 use sarsen_types::{ClusterId, DriveId, NodeId, OpenId, Proposal, SliceId, View};
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -67,6 +68,13 @@ pub enum FromSlice {
         total_blocks: u64,
         /// Of them used.
         used_blocks: u64,
+    },
+    /// What it found rotten since it said so last (at most once in five seconds).
+    Rotten {
+        /// Whose.
+        slice: SliceId,
+        /// How much.
+        rot: Rot,
     },
     /// Something an operator should read.
     Report {

@@ -11,7 +11,7 @@ use crate::page::{self, LINES_MAX, PAYLOAD, PageKind};
 use crate::place::Held;
 use crate::store::{Op, Store};
 use sarsen_buffer::{Buf, Pool};
-use sarsen_types::{GroupId, Ledger, ObjectId, RequestNote};
+use sarsen_types::{Duration, GroupId, Instant, Ledger, ObjectId, RequestNote};
 use smallvec::smallvec;
 
 /// Pointers in a list page, and in a root.
@@ -22,6 +22,9 @@ const DUE_PER_CENT: u64 = 50;
 /// With less than this part of the space free a checkpoint is made early, each time so many units were journaled.
 const TIGHT_PART: u64 = 10;
 const TIGHT_UNITS: u64 = 64;
+/// Where clients can fill nothing more, little is journaled; a checkpoint is made this often while anything is not merged:
+/// what was discarded is free only after it, and nothing else would bring one about.
+const FULL_EVERY: Duration = Duration::from_millis(250);
 
 /// How far a checkpoint is.
 #[derive(Debug, Default, PartialEq, Eq, Clone, Copy)]
@@ -56,6 +59,8 @@ pub struct State {
     /// Checkpoints made since the drive was opened.
     pub count: u64,
     wants_another: bool,
+    /// When the last one was begun because the store was full.
+    pressed: Instant,
 }
 
 impl State {
@@ -78,9 +83,21 @@ impl<D: Disk> Store<D> {
         let is_due = self.ring_used * 100 >= self.ring.units * DUE_PER_CENT;
         // space pressure merges early (S12): what was overwritten is free only once its leaf is written anew
         let is_tight = self.space.free() < self.space.total() / TIGHT_PART && self.ring_used >= TIGHT_UNITS;
-        if self.checkpoint.is_idle() && (is_due || is_tight) {
+        if self.checkpoint.is_idle() && (is_due || is_tight || self.is_pressed()) {
             self.ask_checkpoint();
         }
+    }
+
+    /// Whether clients are refused for want of space while some of it may lie in what is not merged.
+    fn is_pressed(&mut self) -> bool {
+        let now = self.clock();
+        let is_pressed = self.space().client_blocks_free == 0
+            && now.since(self.checkpoint.pressed) >= FULL_EVERY
+            && self.groups.values().any(|g| !g.over.is_empty());
+        if is_pressed {
+            self.checkpoint.pressed = now;
+        }
+        is_pressed
     }
 
     /// A checkpoint as soon as nothing is in flight.

@@ -149,6 +149,10 @@ impl Drives {
                 let mut space = self.space.lock().unwrap_or_else(PoisonError::into_inner);
                 space.insert(slice, (total_blocks, used_blocks));
             }
+            FromSlice::Rotten { slice, rot } => {
+                tracing::warn!("slice {slice} met rot: {rot:?}");
+                self.later(Command::Rotten { slice, rot });
+            }
             FromSlice::Report { slice, text } => tracing::warn!("slice {slice}: {text}"),
             FromSlice::Stopped { slice } => {
                 tracing::info!("slice {slice} stopped");

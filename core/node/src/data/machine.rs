@@ -1,5 +1,6 @@
 //! What a slice's thread drives: the slice over its store, or in tests something simpler.
 use sarsen_buffer::Pool;
+use sarsen_control::command::Rot;
 use sarsen_slice::{Config, Input, Output};
 use sarsen_types::Instant;
 
@@ -27,6 +28,8 @@ pub trait Machine {
     fn leads_any(&self) -> bool;
     /// Blocks of data it can hold, and blocks of them used.
     fn space(&self) -> (u64, u64);
+    /// What it found rotten since it began.
+    fn rot(&self) -> Rot;
     /// Ends it in order.
     fn close(self);
 }

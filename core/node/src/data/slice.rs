@@ -2,6 +2,7 @@
 use super::format::{DriveFormat, SliceFacts, Superblock};
 use super::machine::{Machine, Opened};
 use sarsen_buffer::Pool;
+use sarsen_control::command::Rot;
 use sarsen_ring::{BlockingDisk, DriveFile, Ring, RingDisk};
 use sarsen_slice::{Config, Input, Output, Slice};
 use sarsen_store::{Options, Store, drive};
@@ -118,6 +119,10 @@ impl Machine for Slice<RingDisk> {
     fn space(&self) -> (u64, u64) {
         let space = self.store().space();
         (space.total_blocks, space.used_blocks)
+    }
+    fn rot(&self) -> Rot {
+        let c = self.counters();
+        Rot { repaired: c.repairs, restored: c.objects_restored, lost: c.unrepairable }
     }
     fn close(self) {
         drop(self.into_store().close());

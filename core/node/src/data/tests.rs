@@ -8,6 +8,7 @@ use super::{
 use crate::seam::{FromSlice, Identity, PeerAddress, ToSlice};
 use sarsen_api::proof as key;
 use sarsen_buffer::Pool;
+use sarsen_control::command::Rot;
 use sarsen_ring::{BlockingDisk, DriveFile, Ring, RingConfig};
 use sarsen_slice::{Config, Input, LeaseMode, Output};
 use sarsen_store::disk::{Disk, OpId};
@@ -130,6 +131,9 @@ impl Machine for Toy {
     }
     fn leads_any(&self) -> bool {
         self.leads
+    }
+    fn rot(&self) -> Rot {
+        Rot::default()
     }
     fn space(&self) -> (u64, u64) {
         (100, 1)

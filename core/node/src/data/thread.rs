@@ -9,6 +9,7 @@ use super::machine::{Machine, Opened};
 use crate::seam::{FromSlice, Identity, ToSlice};
 use sarsen_api::proof as key;
 use sarsen_buffer::Buf;
+use sarsen_control::command::Rot;
 use sarsen_ring::Stream;
 use sarsen_ring::{ConnId, Event, Ring};
 use sarsen_slice::{Config, Input, LeaseMode, Output};
@@ -27,6 +28,8 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 /// Between two reports of space.
 const SPACE_EVERY: Duration = Duration::from_secs(1);
+/// Between two reports of rot: each becomes an event of the cluster, and a drive that goes bad has much to tell.
+const ROT_EVERY: Duration = Duration::from_secs(5);
 /// A slice is still there for this long after it handed over what it led: its successors ask whether it stopped, and serve at
 /// once when it says so (R2).
 const LINGER: Duration = Duration::from_millis(300);
@@ -96,6 +99,7 @@ pub fn run<S: Opened>(mut ring: Ring, store: S, inbox: Receiver<ToSlice>, config
         stopping: None,
         has_failed: false,
         space: (Instant(0), (0, 0)),
+        rot: (Instant(0), Rot::default()),
         last_refusal: None,
     };
     let now = sarsen_ring::now();
@@ -154,6 +158,7 @@ struct Worker<M> {
     stopping: Option<Stop>,
     has_failed: bool,
     space: (Instant, (u64, u64)),
+    rot: (Instant, Rot),
     last_refusal: Option<(SliceId, HandshakeError)>,
 }
 
@@ -221,6 +226,7 @@ impl<M: Machine> Worker<M> {
         }
         self.machine.submit(now);
         self.report_space(now);
+        self.report_rot(now);
     }
 
     fn report_space(&mut self, now: Instant) {
@@ -234,6 +240,21 @@ impl<M: Machine> Worker<M> {
             self.report(FromSlice::Space { slice: self.me, total_blocks, used_blocks });
         }
         self.space = (now, space);
+    }
+
+    fn report_rot(&mut self, now: Instant) {
+        let (at, known) = self.rot;
+        let met = self.machine.rot();
+        if met == known || now.since(at) < ROT_EVERY {
+            return;
+        }
+        let rot = Rot {
+            repaired: met.repaired - known.repaired,
+            restored: met.restored - known.restored,
+            lost: met.lost - known.lost,
+        };
+        self.report(FromSlice::Rotten { slice: self.me, rot });
+        self.rot = (now, met);
     }
 
     fn report(&self, what: FromSlice) {
