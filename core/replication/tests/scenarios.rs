@@ -352,7 +352,7 @@ fn a_forced_detach_while_the_primary_is_in_takeover_counts_only_once_that_ended(
     c.detach_by_force();
     c.run(Duration::from_millis(500));
     assert!(c.fenced.is_empty(), "the tail is not resolved");
-    c.heal();
+    c.reconnect();
     c.run(5 * SECOND);
     assert_eq!(c.fenced, [Generation(2)]);
     c.settle();
@@ -368,7 +368,7 @@ fn a_primary_that_goes_on_drains_what_it_had_ordered() {
     c.step();
     c.detach_by_force();
     c.run(Duration::from_millis(200));
-    c.heal();
+    c.reconnect();
     c.run(8 * SECOND);
     assert_eq!(c.fenced, [Generation(2)]);
     assert!(c.count(|n| n.drained_writes) > 0);

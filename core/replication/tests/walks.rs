@@ -89,7 +89,7 @@ impl Walk {
                 let other = (node + 1) % n as usize;
                 self.c.separate(node, other);
             }
-            83..87 => self.c.heal(),
+            83..87 => self.c.reconnect(),
             87..92 => {
                 if let Some(x) = self.c.nodes[node].as_mut() {
                     x.store.is_slow = !x.store.is_slow;

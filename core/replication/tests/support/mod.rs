@@ -175,7 +175,7 @@ impl Cluster {
         }
         self.deaf.insert(node);
     }
-    pub fn heal(&mut self) {
+    pub fn reconnect(&mut self) {
         self.cut.clear();
         self.deaf.clear();
     }
@@ -500,7 +500,7 @@ impl Cluster {
 
     /// Faults have stopped: members that are away join, until all are in sync; then all copies are equal.
     pub fn settle(&mut self) {
-        self.heal();
+        self.reconnect();
         self.metadata_is_away = false;
         self.start_all();
         for n in self.nodes.iter_mut().flatten() {
