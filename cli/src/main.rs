@@ -8,6 +8,7 @@ mod failure;
 mod key;
 mod node;
 mod output;
+mod setting;
 mod size;
 mod status;
 mod volume;
@@ -48,6 +49,7 @@ enum Noun {
     Policy(status::Listed),
     /// What happened
     Event(status::Listed),
+    Setting(setting::Setting),
     Key(key::Key),
     Completion(completion::Completion),
 }
@@ -84,6 +86,7 @@ fn run(noun: Noun, place: &Where, output: Output) -> Outcome {
         Noun::Pool(listed) => runtime.block_on(listed.pools(place, output)),
         Noun::Policy(listed) => runtime.block_on(listed.policies(place, output)),
         Noun::Event(listed) => runtime.block_on(listed.events(place, output)),
+        Noun::Setting(setting) => runtime.block_on(setting.run(place, output)),
         Noun::Key(key) => key.run(),
         Noun::Completion(completion) => completion.run::<Sarsen>(),
     }

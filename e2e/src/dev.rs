@@ -14,8 +14,9 @@ pub const UP_MAX: Duration = Duration::from_secs(90);
 /// How long recovery of a test's small volumes may take.
 pub const RECOVER_MAX: Duration = Duration::from_secs(120);
 
-/// Where everything is, as `sarsen dev --json` says.
+/// Where everything is, as `sarsen dev --json` says: scripts outside rely on just this.
 #[derive(Clone, Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Show {
     /// The API of each node.
     pub api: Vec<String>,
@@ -27,6 +28,7 @@ pub struct Show {
 
 /// An exported volume.
 #[derive(Clone, Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Volume {
     /// Its name.
     pub name: String,
@@ -38,6 +40,7 @@ pub struct Volume {
 
 /// A node.
 #[derive(Clone, Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Node {
     /// Its id.
     pub id: u32,
@@ -137,7 +140,8 @@ impl Dev {
 
     /// Where everything is now.
     pub fn show(&self) -> Result<Show> {
-        let line = self.sarsen(&["dev", "show", "--json", "--dir"], Some(self.dir()))?;
+        let line = self.sarsen(&["dev", "show", "--dir"], Some(self.dir()))?;
+        anyhow::ensure!(line.lines().count() == 1, "dev show says more than one line: {line}");
         serde_json::from_str(&line).with_context(|| format!("dev show said: {line}"))
     }
 
@@ -166,10 +170,24 @@ impl Dev {
 
     /// Kills (SIGKILL) the node with this id; it stays dead.
     pub fn kill_node(&self, id: u32) -> Result<()> {
+        crate::process::kill(self.pid_of(id)?);
+        self.wait_dead(id)
+    }
+
+    /// Asks the node with this id to end (SIGTERM): it hands over first; then it stays dead.
+    pub fn terminate_node(&self, id: u32) -> Result<()> {
+        crate::process::terminate(self.pid_of(id)?);
+        self.wait_dead(id)
+    }
+
+    fn pid_of(&self, id: u32) -> Result<u32> {
         let show = self.show()?;
         let node = show.nodes.iter().find(|n| n.id == id).context("no such node")?;
-        crate::process::kill(node.pid.context("it is not running")?);
-        wait_until("dev notices a dead node", Duration::from_secs(5), || {
+        node.pid.context("it is not running")
+    }
+
+    fn wait_dead(&self, id: u32) -> Result<()> {
+        wait_until("dev notices a dead node", Duration::from_secs(15), || {
             Ok(self.show()?.nodes.iter().any(|n| n.id == id && n.pid.is_none()))
         })?;
         Ok(())
@@ -199,8 +217,7 @@ impl Dev {
     /// Ends it as Ctrl-C does.
     pub fn stop(&mut self) -> Result<()> {
         let Some(mut child) = self.child.take() else { return Ok(()) };
-        // SAFETY: no pointers; the child was not waited for.
-        unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGTERM) };
+        crate::process::terminate(child.id());
         let status =
             program::wait(&mut child, Duration::from_secs(60)).context("sarsen dev ends on SIGTERM")?;
         anyhow::ensure!(status.success(), "sarsen dev ended with {status}");

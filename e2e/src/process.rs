@@ -8,6 +8,12 @@ pub fn kill(pid: u32) {
     unsafe { libc::kill(pid as libc::pid_t, libc::SIGKILL) };
 }
 
+/// Asks a process to end. One that is gone is no error.
+pub fn terminate(pid: u32) {
+    // SAFETY: as for `kill`.
+    unsafe { libc::kill(pid as libc::pid_t, libc::SIGTERM) };
+}
+
 /// The children of a process, and theirs.
 pub fn children(pid: u32) -> Vec<u32> {
     let mut all = Vec::new();

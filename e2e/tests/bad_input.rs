@@ -2,7 +2,7 @@
 use rand::rngs::SmallRng;
 use rand::{Rng, RngCore, SeedableRng};
 use sarsen_e2e::checker::Checker;
-use sarsen_e2e::dev::{Dev, tail};
+use sarsen_e2e::dev::Dev;
 use sarsen_e2e::nbd::{Client, Command};
 use sarsen_e2e::program::{command, run, sarsen, succeed, wait_until};
 use std::fs::{self, File, OpenOptions};
@@ -13,10 +13,12 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(120);
 const BLOCK: usize = 4096;
+/// Connections with garbage that stay open.
+const KEPT_MAX: usize = 200;
 
 /// What `sarsen drive inspect` says of a drive that it should not like.
 fn inspect(path: &Path) -> String {
@@ -59,68 +61,117 @@ fn what_is_no_drive_is_said_to_be_none() {
     assert!(!missing.status.success());
 }
 
-/// A cluster of one node is stopped, its drive is changed, and it is started again: what the node says.
-fn said_of(change: impl FnOnce(&Path)) -> String {
+/// Writes a superblock of a format that this version does not know, intact and in all its places.
+fn make_newer(drive: &Path) {
+    let file = OpenOptions::new().read(true).write(true).open(drive).unwrap();
+    let blocks = file.metadata().unwrap().len() / BLOCK as u64;
+    for at in [0, 256, blocks - 1] {
+        let mut block = [0; BLOCK];
+        file.read_exact_at(&mut block, at * BLOCK as u64).unwrap();
+        // checksum 8, magic 4, page format 2, kind 2, then the format of superblocks
+        block[16..20].copy_from_slice(&77u32.to_le_bytes());
+        let sum = sarsen_buffer::bytes_checksum(&block[8..]).0;
+        block[..8].copy_from_slice(&sum.to_le_bytes());
+        file.write_all_at(&block, at * BLOCK as u64).unwrap();
+    }
+}
+
+fn make_ext4(drive: &Path) {
+    let file = OpenOptions::new().write(true).open(drive).unwrap();
+    let len = file.metadata().unwrap().len();
+    // nothing of what was there is left, holes included
+    file.set_len(0).unwrap();
+    file.set_len(len).unwrap();
+    succeed(command("mkfs.ext4").args(["-q", "-F"]).arg(drive), LIMIT).unwrap();
+}
+
+fn halve(drive: &Path) {
+    let file = OpenOptions::new().write(true).open(drive).unwrap();
+    file.set_len(file.metadata().unwrap().len() / 2).unwrap();
+}
+
+fn copy(from: &Path, to: &Path) {
+    succeed(command("cp").arg("--sparse=always").args([from, to]), LIMIT).unwrap();
+}
+
+#[test]
+fn drives_that_are_not_what_they_should_be_are_refused_and_it_is_said_what_they_are() {
     let dir = tempfile::tempdir().unwrap();
-    let mut dev = Dev::start_in(dir.path(), &["--nodes", "3", "--volume", "v:64MiB"]).unwrap();
-    dev.stop().unwrap();
-    change(&dev.drive(2));
-    dev.resume().unwrap();
-    let mut said = String::new();
-    wait_until("the node says what is wrong with its drive", Duration::from_secs(20), || {
-        said = tail(&dir.path().join("node-2.log"), 30);
-        Ok(said.contains("drive-1.img"))
-    })
-    .unwrap();
-    // The others serve.
-    let (health, reasons) = dev.health().unwrap();
-    assert_eq!(health, "degraded", "{reasons}");
+    let mut other = Dev::start_in(dir.path(), &["--nodes", "1", "--drive-size", "1GiB"]).unwrap();
+    other.stop().unwrap();
+    let (theirs, kept) = (other.drive(1), dir.path().join("kept"));
+    let dev = Dev::start(&["--drive-size", "1GiB", "--volume", "v:64MiB"]).unwrap();
     let mut client = Client::connect(&dev.socket("v"), "v").unwrap();
     client.limit(Some(Duration::from_secs(60))).unwrap();
-    client.write(0, &[7; BLOCK]).unwrap();
-    assert!(!said.contains("panicked"), "{said}");
-    said
+    client.write(0, &[1; BLOCK]).unwrap();
+    dev.stop_node(2).unwrap();
+    let drive = dev.drive(2);
+    copy(&drive, &kept);
+
+    type Change<'a> = &'a dyn Fn(&Path);
+    let cases: [(&str, Change<'_>, &[&str]); 6] = [
+        ("truncated", &halve, &["truncated", "536870912"]),
+        ("zeroes", &|drive| File::create(drive).unwrap().set_len(1 << 30).unwrap(), &["not a Sarsen drive"]),
+        ("a file system", &make_ext4, &["not a Sarsen drive", "ext4"]),
+        ("newer", &make_newer, &["format 77", "upgrade"]),
+        ("another cluster's", &|drive| copy(&theirs, drive), &["belongs to cluster"]),
+        ("gone", &|drive| fs::remove_file(drive).unwrap(), &["No such file"]),
+    ];
+    for (round, (what, change, words)) in cases.iter().enumerate() {
+        copy(&kept, &drive);
+        change(&drive);
+        let refused = dev.try_sarsen(&["dev", "start-node", "2", "--dir", &dev.dir().display().to_string()]);
+        let refused = refused.unwrap();
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(!refused.status.success(), "{what}: it was taken");
+        assert!(!said.contains("panicked"), "{what}: {said}");
+        assert!(said.contains("drive-1.img"), "{what}: which drive? {said}");
+        assert!(words.iter().all(|word| said.contains(word)), "{what}: {said}");
+        // The others serve.
+        client.write(0, &[round as u8; BLOCK]).unwrap();
+        let (health, reasons) = dev.health().unwrap();
+        assert_eq!(health, "degraded", "{what}: {reasons}");
+    }
+    copy(&kept, &drive);
+    dev.start_node(2).unwrap();
+    dev.wait_ok().unwrap();
+    let mut back = [0; BLOCK];
+    client.read(0, &mut back).unwrap();
+    assert_eq!(back, [cases.len() as u8 - 1; BLOCK]);
 }
 
 #[test]
-fn a_truncated_drive_is_refused() {
-    let said = said_of(|drive| {
-        let file = OpenOptions::new().write(true).open(drive).unwrap();
-        file.set_len(file.metadata().unwrap().len() / 2).unwrap();
-    });
-    assert!(said.contains("truncated") || said.contains("smaller") || said.contains("bytes"), "{said}");
+fn a_cluster_that_starts_without_one_of_its_drives_serves_what_was_answered() {
+    let mut dev = Dev::start(&["--drive-size", "1GiB", "--volume", "v:64MiB"]).unwrap();
+    let mut checker = Checker::new(&dev.socket("v"), "v", 64 << 20, 2, 4, 9);
+    write_for(&mut checker, Duration::from_secs(3));
+    dev.stop().unwrap();
+    make_ext4(&dev.drive(2));
+    // Copies that are not heard from since the start are given `settle` (R27).
+    let took = dev.resume().unwrap();
+    println!("serves after {:.1} s without node 2", took.as_secs_f32());
+    let (health, reasons) = dev.health().unwrap();
+    assert_eq!(health, "degraded", "{reasons}");
+    checker.verify().unwrap();
+    write_for(&mut checker, Duration::from_secs(1));
+    checker.verify().unwrap();
 }
 
-#[test]
-fn a_foreign_drive_is_refused() {
-    let said = said_of(|drive| {
-        succeed(command("mkfs.ext4").args(["-q", "-F"]).arg(drive), LIMIT).unwrap();
-        // Whatever lies between what mkfs writes.
-        let file = OpenOptions::new().write(true).open(drive).unwrap();
-        let len = file.metadata().unwrap().len();
-        for at in (0..len).step_by(1 << 20).chain([len - BLOCK as u64]) {
-            file.write_all_at(&[0xee; BLOCK], at).unwrap();
-        }
+fn write_for(checker: &mut Checker, time: Duration) {
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let writing = scope.spawn(|| checker.write(&stop));
+        thread::sleep(time);
+        stop.store(true, Ordering::Relaxed);
+        let spell = writing.join().unwrap().unwrap();
+        assert_eq!((spell.errors, spell.pending), (0, 0));
+        assert!(spell.answered > 50, "only {} writes were answered", spell.answered);
     });
-    assert!(said.contains("not") && said.contains("Sarsen"), "{said}");
-}
-
-#[test]
-fn a_drive_of_another_cluster_is_refused_by_name() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut other = Dev::start_in(dir.path(), &["--nodes", "1"]).unwrap();
-    other.stop().unwrap();
-    let theirs = other.drive(1);
-    let said = said_of(|drive| {
-        fs::remove_file(drive).unwrap();
-        succeed(command("cp").arg("--sparse=always").arg(&theirs).arg(drive), LIMIT).unwrap();
-    });
-    assert!(said.contains("cluster"), "{said}");
 }
 
 #[test]
 fn a_full_cluster_says_so_and_stays_usable() {
-    let dev = Dev::start(&["--drive-size", "1GiB", "--volume", "v:4GiB"]).unwrap();
+    let dev = Dev::start(&["--drive-size", "512MiB", "--volume", "v:4GiB"]).unwrap();
     let mut client = Client::connect(&dev.socket("v"), "v").unwrap();
     client.limit(Some(Duration::from_secs(60))).unwrap();
     let piece = 256 << 10;
@@ -134,23 +185,27 @@ fn a_full_cluster_says_so_and_stays_usable() {
             Ok(()) => written += piece as u64,
             Err(why) => break why,
         }
-        assert!(written < 2 << 30, "1 GiB drives hold more than 2 GiB");
+        assert!(written < 1 << 30, "drives of 512 MiB hold more than 1 GiB");
     };
     assert_eq!(full.raw_os_error(), Some(libc::ENOSPC), "{full}");
-    assert!(written > 512 << 20, "full after {written} bytes");
+    assert!(written > 384 << 20, "full after {written} bytes");
     let mut back = vec![0; piece];
     for at in [0, written / 2 / piece as u64 * piece as u64, written - piece as u64] {
         client.read(at, &mut back).unwrap();
         assert_eq!(back[..8], at.to_le_bytes(), "what was answered is there");
         assert_eq!(back[8..], data[8..]);
     }
-    client.command(Command::Trim, 0, 256 << 20).unwrap();
+    client.command(Command::Trim, 0, 128 << 20).unwrap();
     wait_until("space returns after a discard", Duration::from_secs(30), || {
         Ok(client.write(0, &data).is_ok())
     })
     .unwrap();
     client.read(0, &mut back).unwrap();
     assert_eq!(back, data);
+    // And again, with what was given back: it is not usable once only.
+    for at in (0..96 << 20).step_by(piece) {
+        client.write(at, &data).unwrap();
+    }
     assert_eq!(dev.health().unwrap().0, "ok", "a full cluster is whole");
 }
 
@@ -193,17 +248,23 @@ fn garbage_on_every_port_harms_nobody() {
     }
     let stop = AtomicBool::new(false);
     let mut checker = Checker::new(&dev.socket("v"), "v", 64 << 20, 2, 4, 6);
+    // A node that has just started leads nothing for GRACE (R2): garbage is to be felt, not that.
+    write_for(&mut checker, Duration::from_secs(3));
     let mut random = SmallRng::seed_from_u64(7);
     thread::scope(|scope| {
         let writing = scope.spawn(|| checker.write(&stop));
         let mut kept: Vec<Box<dyn Read>> = Vec::new();
-        for round in 0..40 {
+        let until = Instant::now() + Duration::from_secs(6);
+        let mut rounds = 0;
+        while Instant::now() < until {
+            let round = rounds;
+            rounds += 1;
             for port in &ports {
                 let Ok(mut stream) = TcpStream::connect(("127.0.0.1", *port)) else { continue };
                 // It may close at any time; that is what it should do.
                 let _ = stream.set_write_timeout(Some(Duration::from_millis(200)));
                 let _ = stream.write_all(&garbage(&mut random));
-                if round % 4 == 0 {
+                if round % 4 == 0 && kept.len() < KEPT_MAX {
                     kept.push(Box::new(stream));
                 }
             }
@@ -211,7 +272,7 @@ fn garbage_on_every_port_harms_nobody() {
                 let Ok(mut stream) = UnixStream::connect(socket) else { continue };
                 let _ = stream.set_write_timeout(Some(Duration::from_millis(200)));
                 let _ = stream.write_all(&garbage(&mut random));
-                if round % 4 == 0 {
+                if round % 4 == 0 && kept.len() < KEPT_MAX {
                     kept.push(Box::new(stream));
                 }
             }
@@ -220,9 +281,14 @@ fn garbage_on_every_port_harms_nobody() {
         thread::sleep(Duration::from_secs(1));
         stop.store(true, Ordering::Relaxed);
         let spell = writing.join().unwrap().unwrap();
-        println!("{} writes beside the garbage, longest stall {:?}", spell.answered, spell.longest);
+        println!(
+            "{} writes beside {rounds} rounds of garbage, longest stall {:.3} s",
+            spell.answered,
+            spell.longest.as_secs_f32()
+        );
         assert_eq!((spell.errors, spell.pending), (0, 0));
-        assert!(spell.answered > 50);
+        assert!(rounds > 10 && spell.answered > 50, "{rounds} rounds, {} writes", spell.answered);
+        assert!(spell.longest < Duration::from_secs(2), "garbage held others up for {:?}", spell.longest);
     });
     checker.verify().unwrap();
     assert_eq!(dev.health().unwrap().0, "ok");

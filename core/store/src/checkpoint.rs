@@ -172,6 +172,7 @@ impl<D: Disk> Store<D> {
             put_group(&mut w, *id, &self.groups[id]);
         }
         let Some(root) = self.write_stream(&w.0, &mut writes) else { return self.give_up(writes) };
+        self.space.cut(self.head.sequence, number);
         self.checkpoint.root = Some(root);
         self.checkpoint.tail_unit = self.head.unit;
         self.checkpoint.trims = self.ring_used;

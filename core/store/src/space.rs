@@ -131,6 +131,14 @@ impl Space {
         }
     }
 
+    /// A checkpoint is cut before journal block `sequence`: what waits for that block to say that it is free waits for root
+    /// `root` instead, which says it too. A full store may have nothing more to journal.
+    pub fn cut(&mut self, sequence: u64, root: u64) {
+        for (_, barrier) in self.limbo.iter_mut().filter(|l| l.1.journal >= sequence) {
+            *barrier = Barrier { journal: sequence - 1, root: barrier.root.max(root), ..*barrier };
+        }
+    }
+
     /// The bits that a checkpoint writes.
     pub fn settled_words(&self) -> &[u64] {
         &self.settled
@@ -162,6 +170,20 @@ mod tests {
         assert_eq!(space.take(1), None);
         space.pass(5, 2, 1);
         assert_eq!(space.take(8), Some((12, 1)));
+    }
+
+    /// A store that was full waited for a journal block that nothing could bring about before it took back what was
+    /// discarded.
+    #[test]
+    fn a_root_says_what_is_free_where_no_journal_block_follows() {
+        let mut space = Space::new(10, 14);
+        assert_eq!(space.take(8), Some((10, 4)));
+        space.release(12, Barrier { journal: 6, read: 0, root: 0 });
+        space.cut(6, 2);
+        space.pass(5, 0, 1);
+        assert_eq!(space.free(), 0);
+        space.pass(5, 0, 2);
+        assert_eq!(space.free(), 1);
     }
 
     #[test]
