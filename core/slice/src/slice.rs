@@ -237,6 +237,7 @@ impl<D: Disk> Slice<D> {
             Event::Entries { token, touched, runs } => {
                 machine::Input::Entries(token_of(token), touched, runs.map_err(failed))
             }
+            Event::Noticed(what) => return out.push(Output::Report(what)),
             Event::Failed(why) => {
                 self.is_ended = true;
                 return out.push(Output::Failed(why));

@@ -96,7 +96,8 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn put_object(w: &mut Writer, o: ObjectId) {
+/// Appends an object's id: 12 bytes.
+pub fn put_object(w: &mut Writer, o: ObjectId) {
     w.u64(o.layer.0).u32(o.chunk.0);
 }
 /// Takes an object's id.

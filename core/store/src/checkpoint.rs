@@ -1,38 +1,48 @@
-//! A checkpoint: the map as of one journal sequence, written anew where it changed; then a root that names it (S13).
+//! A checkpoint: the map exactly as of one journal sequence, written to new places; then a root that names it (S13).
 //!
-//! The cut is made when nothing is in flight: all that is settled is merged, changed leaves and tables are written to new
-//! places, and what is not settled goes out in the stream with the ledgers. New records go on at once after the cut. The
-//! root is written to both root blocks, one after the other, and read back before the ring is trimmed (S4).
-use crate::bytes::{Writer, put_mark, put_note, put_session};
+//! At the cut every object's unmerged entries become its *frozen* generation; records go on at once in a new one. In
+//! batches, between other work, frozen entries are merged into leaves and lines ([`crate::merge`]); then index pages, the
+//! stream and bitmaps are written, and when all of that and the journal up to the cut are durable, the root is written to
+//! both its places, one after the other, and read back before the ring is trimmed (S4).
+use crate::bytes::Writer;
 use crate::disk::Disk;
-use crate::group::Group;
-use crate::object::{LEAVES, Object, Pages};
-use crate::page::{self, LINES_MAX, PAYLOAD, PageKind};
-use crate::place::Held;
+use crate::journal::Head;
+use crate::lookup::Want;
+use crate::merge::Batch;
+use crate::page::{self, PAYLOAD, PageKind, Pointer, Twin};
+use crate::pages::CHECKPOINT;
+use crate::space::{Barrier, Stream};
 use crate::store::{Op, Store};
+use crate::stream::{self, LeftOver};
+use crate::table::{Directory, SLOTS_MAX, put_slots};
 use sarsen_buffer::{Buf, Pool};
-use sarsen_types::{Duration, GroupId, Instant, Ledger, ObjectId, RequestNote};
+use sarsen_types::{BLOCK_SIZE, Duration, GroupId, Instant, ObjectId};
 use smallvec::smallvec;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Pointers in a list page, and in a root.
-pub const POINTERS_MAX: usize = 400;
-const _: () = assert!(POINTERS_MAX * 9 + 64 <= PAYLOAD);
-/// The ring is half full: time for a checkpoint.
+pub const POINTERS_MAX: usize = 280;
+const _: () = assert!(POINTERS_MAX * Twin::BYTES + 64 <= PAYLOAD);
+/// The ring is half full: time for a checkpoint (S13).
 const DUE_PER_CENT: u64 = 50;
-/// With less than this part of the space free a checkpoint is made early, each time so many units were journaled.
+/// With less than this part of the space free a checkpoint is made early (S12), each time so many units were journaled.
 const TIGHT_PART: u64 = 10;
 const TIGHT_UNITS: u64 = 64;
 /// Where clients can fill nothing more, little is journaled; a checkpoint is made this often while anything is not merged:
 /// what was discarded is free only after it, and nothing else would bring one about.
 const FULL_EVERY: Duration = Duration::from_millis(250);
+/// Bytes of memory that an unmerged entry takes, about.
+const ENTRY_MEMORY: u64 = 96;
+/// Page writes in flight beyond which the merge waits.
+const WRITES_MAX: usize = 128;
 
 /// How far a checkpoint is.
 #[derive(Debug, Default, PartialEq, Eq, Clone, Copy)]
 enum Stage {
     #[default]
     None,
-    /// Writes wait until nothing is in flight.
-    Draining,
+    /// Frozen entries are merged.
+    Merging,
     /// Map pages are being written.
     Pages,
     /// They are being made durable.
@@ -44,15 +54,32 @@ enum Stage {
     RootBack(usize),
 }
 
+/// What is merged and what the root will say.
+#[derive(Debug, Default)]
+pub(crate) struct Job {
+    /// Groups still to be merged, and from which object on the first.
+    pub groups: VecDeque<GroupId>,
+    pub from: Option<ObjectId>,
+    /// Ledgers, as they were at the cut.
+    ledgers: BTreeMap<GroupId, Vec<u8>>,
+    /// What could not be merged.
+    pub left: BTreeMap<GroupId, Vec<LeftOver>>,
+    /// Slots of dropped layers and copies that were taken out.
+    pub reaped: usize,
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub struct State {
     stage: Stage,
-    /// Operations not completed.
-    pub left: usize,
+    /// Writes not completed.
+    left: usize,
+    /// Pages that are being read for it.
+    pages: usize,
+    pub(crate) job: Job,
     root: Option<Buf>,
-    /// Where the ring begins once it is trimmed.
-    tail_unit: u64,
+    /// Where the journal was at the cut.
+    cut: Head,
     /// Units that the trim frees.
     trims: u64,
     number: u64,
@@ -64,10 +91,6 @@ pub struct State {
 }
 
 impl State {
-    /// Whether records wait: between the decision and the cut.
-    pub fn holds_writes(&self) -> bool {
-        self.stage == Stage::Draining
-    }
     /// Its number, while it is under way; 0 otherwise.
     pub fn number_under_way(&self) -> u64 {
         if self.stage == Stage::None { 0 } else { self.number }
@@ -76,15 +99,37 @@ impl State {
     pub fn is_idle(&self) -> bool {
         self.stage == Stage::None
     }
+    pub(crate) fn page_came(&mut self) {
+        self.pages -= 1;
+    }
+    pub(crate) fn write_ended(&mut self) {
+        self.left -= 1;
+    }
+    /// Whether what was read back is the root that was written.
+    pub(crate) fn root_came_back(&mut self, buf: Option<&Buf>) -> bool {
+        self.left -= 1;
+        buf.zip(self.root.as_ref()).is_some_and(|(read, written)| **read == **written)
+    }
+}
+
+/// Why a step of the merge did not happen.
+pub(crate) enum Hold {
+    /// These pages first.
+    Away(Vec<Want>),
+    /// There is no block left for the map.
+    NoSpace,
 }
 
 impl<D: Disk> Store<D> {
     pub(crate) fn start_checkpoint_when_due(&mut self) {
-        let is_due = self.ring_used * 100 >= self.ring.units * DUE_PER_CENT;
+        if !self.checkpoint.is_idle() {
+            return;
+        }
+        let is_ring_due = self.ring_used * 100 >= self.ring.units * DUE_PER_CENT;
         // space pressure merges early (S12): what was overwritten is free only once its leaf is written anew
         let is_tight = self.space.free() < self.space.total() / TIGHT_PART && self.ring_used >= TIGHT_UNITS;
-        if self.checkpoint.is_idle() && (is_due || is_tight || self.is_pressed()) {
-            self.ask_checkpoint();
+        if is_ring_due || is_tight || self.is_memory_full() || self.is_pressed() {
+            self.cut();
         }
     }
 
@@ -93,50 +138,61 @@ impl<D: Disk> Store<D> {
         let now = self.clock();
         let is_pressed = self.space().client_blocks_free == 0
             && now.since(self.checkpoint.pressed) >= FULL_EVERY
-            && self.groups.values().any(|g| !g.over.is_empty());
+            && (self.changed_blocks > 0 || self.has_doomed());
         if is_pressed {
             self.checkpoint.pressed = now;
         }
         is_pressed
     }
 
-    /// A checkpoint as soon as nothing is in flight.
+    /// Unmerged entries that a quarter of the memory holds: as many again may gather while they are merged (S4).
+    fn entries_max(&self) -> u64 {
+        self.options.memory as u64 / 4 / ENTRY_MEMORY
+    }
+
+    /// Whether no more entries may gather before the checkpoint under way has ended.
+    pub(crate) fn is_memory_full(&self) -> bool {
+        self.changed_blocks >= self.entries_max()
+    }
+
+    /// A checkpoint now, or after the one under way.
     pub fn ask_checkpoint(&mut self) {
-        if self.checkpoint.is_idle() {
-            self.checkpoint.stage = Stage::Draining;
-        } else if self.checkpoint.stage != Stage::Draining {
-            self.checkpoint.wants_another = true;
+        match self.checkpoint.is_idle() {
+            true => self.cut(),
+            false => self.checkpoint.wants_another = true,
         }
     }
 
-    /// A checkpoint now, waited for.
+    /// A checkpoint of all there is, waited for.
     pub fn force_checkpoint(&mut self) {
         self.wait_all();
         self.ask_checkpoint();
-        while !self.checkpoint.is_idle() {
+        loop {
             self.checkpoint_step();
-            if self.ops.is_empty() && !self.checkpoint.is_idle() && self.checkpoint.left == 0 {
-                self.checkpoint_step();
-            }
-            if self.ops.is_empty() && self.has_failed() {
+            if self.checkpoint.is_idle() || self.has_failed() {
                 return;
             }
-            self.wait_all();
+            let is_stuck = !self.wait_some();
+            assert!(!is_stuck || self.has_failed(), "a checkpoint waits for the disk alone: {:?}", self.checkpoint.stage);
         }
     }
 
     pub(crate) fn checkpoint_step(&mut self) {
         loop {
             let before = self.checkpoint.stage;
+            let is_done = self.checkpoint.left == 0;
             match before {
                 Stage::None => return,
-                Stage::Draining if self.is_drained() => self.cut(),
-                Stage::Pages if self.checkpoint.left == 0 => self.flush_then(Stage::PagesFlush),
-                Stage::PagesFlush if self.checkpoint.left == 0 => self.write_root(0),
-                Stage::Root(n) if self.checkpoint.left == 0 => self.flush_then(Stage::RootFlush(n)),
-                Stage::RootFlush(n) if self.checkpoint.left == 0 => self.read_root_back(n),
-                Stage::RootBack(0) if self.checkpoint.left == 0 => self.write_root(1),
-                Stage::RootBack(_) if self.checkpoint.left == 0 => self.trim(),
+                _ if self.has_failed() => return,
+                Stage::Merging => self.merge_some(),
+                Stage::Pages if is_done && self.durable + 1 >= self.checkpoint.cut.sequence => {
+                    self.flush_then(Stage::PagesFlush);
+                }
+                Stage::PagesFlush if is_done => self.write_root(0),
+                Stage::Root(n) if is_done => self.flush_then(Stage::RootFlush(n)),
+                Stage::RootFlush(n) if is_done => self.read_root_back(n),
+                Stage::RootBack(0) if is_done => self.write_root(1),
+                Stage::RootBack(_) if is_done => self.trim(),
                 _ => return,
             }
             if self.checkpoint.stage == before {
@@ -156,186 +212,250 @@ impl<D: Disk> Store<D> {
 
     /// The cut: from here on records belong to the next checkpoint.
     fn cut(&mut self) {
-        self.checkpoint.number = self.root + 1;
-        self.merge_all();
-        let number = self.checkpoint.number;
-        let mut writes: Vec<(u64, Buf)> = Vec::new();
-        let ids: Vec<GroupId> = self.groups.keys().copied().collect();
-        for id in &ids {
-            if !self.write_group(*id, number, &mut writes) {
-                return self.give_up(writes);
-            }
-        }
-        let mut w = Writer::default();
-        w.u32(ids.len() as u32);
-        for id in &ids {
-            put_group(&mut w, *id, &self.groups[id]);
-        }
-        let Some(root) = self.write_stream(&w.0, &mut writes) else { return self.give_up(writes) };
-        self.space.cut(self.head.sequence, number);
-        self.checkpoint.root = Some(root);
-        self.checkpoint.tail_unit = self.head.unit;
-        self.checkpoint.trims = self.ring_used;
-        self.checkpoint.stage = Stage::Pages;
-        self.checkpoint.left = writes.len();
-        for (block, buf) in writes {
-            let (id, offset) = (self.op(Op::Checkpoint), self.byte(block));
-            self.disk.write(id, offset, smallvec![buf]);
-        }
-    }
-
-    /// No room for the map: nothing of this checkpoint counts. The pages it took are in nobody's way: the ring still
-    /// holds every record, and the next one writes them again.
-    fn give_up(&mut self, writes: Vec<(u64, Buf)>) {
-        let pages = writes.into_iter().map(|(block, _)| page_held(block));
-        self.release(pages, self.root);
-        for object in self.groups.values_mut().flat_map(|g| g.objects.values_mut()) {
-            object.dirty = (1 << LEAVES) - 1;
-        }
-        self.groups.values_mut().for_each(|g| g.is_changed = true);
-        self.checkpoint.stage = Stage::None;
-    }
-
-    fn merge_all(&mut self) {
-        let (mut displaced, mut merged) = (Vec::new(), Vec::new());
-        for group in self.groups.values_mut() {
-            let floor = group.ledger.floor;
-            let (may_vanish, may_forget) = (group.may_vanish, group.may_forget);
-            let mut rest = std::collections::BTreeSet::new();
-            let mut emptied = Vec::new();
-            for id in std::mem::take(&mut group.over) {
-                let Some(object) = group.objects.get_mut(&id) else { continue };
-                if object.lost.is_some() {
-                    rest.insert(id);
-                    continue;
-                }
-                object.merge(floor, &mut displaced, &mut merged);
-                if may_vanish && object.touched <= floor {
-                    object.vanish();
-                }
-                if !object.over.is_empty() {
-                    rest.insert(id);
-                } else if may_forget && object.is_empty() && object.touched <= floor {
-                    emptied.push(id);
-                }
-                group.is_changed = true;
-            }
-            group.over = rest;
-            for id in emptied {
-                if let Some(object) = group.objects.remove(&id) {
-                    displaced.extend(object.pages.at.iter().filter(|p| p.0 != 0).map(|p| page_held(p.0)));
-                }
-            }
-        }
-        for block in merged.into_iter().filter_map(|h| h.place.block()) {
-            self.space.settle(block);
-        }
-        self.release(displaced, self.checkpoint.number);
-    }
-
-    /// Writes a group's changed leaves, and its table when any changed. `false`: no room.
-    fn write_group(&mut self, id: GroupId, number: u64, writes: &mut Vec<(u64, Buf)>) -> bool {
-        let mut group = std::mem::take(self.groups.get_mut(&id).expect("it was listed"));
-        let mut old = Vec::new();
-        let mut has_room = true;
-        for object in group.objects.values_mut().filter(|o| o.dirty != 0 && o.lost.is_none()) {
-            has_room &= self.write_leaves(object, &mut old, writes);
-        }
-        if group.is_changed && has_room {
-            let lines: Vec<(&ObjectId, &Object)> = group.objects.iter().collect();
-            let mut table = Vec::new();
-            for lines in lines.chunks(LINES_MAX) {
-                let mut w = Writer::default();
-                w.u32(lines.len() as u32);
-                lines.iter().for_each(|(id, object)| page::put_line(&mut w, **id, object));
-                match self.write_page(PageKind::Table, &w.0, writes) {
-                    Some(pointer) => table.push(pointer),
-                    None => has_room = false,
-                }
-            }
-            old.extend(std::mem::replace(&mut group.table, table).into_iter().map(|p| p.0));
-            group.is_changed = !has_room;
-        }
-        self.groups.insert(id, group);
-        self.release(old.into_iter().map(page_held), number);
-        has_room
-    }
-
-    fn write_leaves(
-        &mut self,
-        object: &mut Object,
-        old: &mut Vec<u64>,
-        writes: &mut Vec<(u64, Buf)>,
-    ) -> bool {
-        let before = object.pages;
-        let mut pages = Pages::default();
-        if let Some(payload) = page::sparse(object) {
-            pages.is_sparse = true;
-            if object.base.iter().any(|h| !h.is_absent()) {
-                let Some(pointer) = self.write_page(PageKind::Sparse, &payload, writes) else { return false };
-                pages.at[0] = pointer;
-            }
-        } else {
-            for leaf in 0..LEAVES {
-                if object.dirty >> leaf & 1 == 0 && !before.is_sparse {
-                    pages.at[leaf] = before.at[leaf];
-                    continue;
-                }
-                let payload = page::dense(object, leaf);
-                let Some(pointer) = self.write_page(PageKind::Dense, &payload, writes) else { return false };
-                pages.at[leaf] = pointer;
-            }
-        }
-        old.extend(before.at.iter().filter(|p| p.0 != 0 && !pages.at.contains(p)).map(|p| p.0));
-        object.pages = pages;
-        object.dirty = 0;
-        true
-    }
-
-    fn write_page(
-        &mut self,
-        kind: PageKind,
-        payload: &[u8],
-        writes: &mut Vec<(u64, Buf)>,
-    ) -> Option<(u64, u32)> {
-        let (block, _) = self.space.take(1)?;
-        self.space.settle(block);
-        let (buf, sum) = page::seal(&self.options.pool, kind, payload);
-        writes.push((block, buf));
-        Some((block, sum))
-    }
-
-    /// Writes the stream and the lists that name its pages; gives the root.
-    fn write_stream(&mut self, stream: &[u8], writes: &mut Vec<(u64, Buf)>) -> Option<Buf> {
-        let before = std::mem::take(&mut self.stream_pages);
-        let first = writes.len();
-        let mut pages = Vec::new();
-        for payload in stream.chunks(PAYLOAD) {
-            pages.push(self.write_page(PageKind::Stream, payload, writes)?);
-        }
-        let mut lists = Vec::new();
-        for pages in pages.chunks(POINTERS_MAX) {
+        let mut job = Job::default();
+        for (id, group) in &mut self.groups {
+            group.limit = group.ledger.floor.max(group.settled);
+            group.stacked.clear();
+            group.objects.values_mut().for_each(|o| o.freeze());
             let mut w = Writer::default();
-            put_pointers(&mut w, pages);
-            lists.push(self.write_page(PageKind::List, &w.0, writes)?);
+            stream::put_ledger(&mut w, &group.ledger);
+            job.ledgers.insert(*id, w.0);
+            job.groups.push_back(*id);
         }
-        assert!(lists.len() <= POINTERS_MAX, "a stream of more pages than a root can name");
-        self.stream_pages = writes[first..].iter().map(|w| w.0).collect();
-        let number = self.checkpoint.number;
-        self.release(before.into_iter().map(page_held), number);
-        let mut w = Writer::default();
-        w.u64(number).u128(self.options.drive.0).u64(stream.len() as u64);
-        w.u64(self.head.unit).u64(self.head.sequence).u64(self.head.previous);
-        put_pointers(&mut w, &lists);
-        Some(page::seal(&self.options.pool, PageKind::Root, &w.0).0)
+        self.changed_blocks = 0;
+        self.owed = [0, self.owed[0]];
+        self.checkpoint = State {
+            stage: Stage::Merging,
+            job,
+            cut: self.head,
+            trims: self.ring_used,
+            number: self.root + 1,
+            count: self.checkpoint.count,
+            pressed: self.checkpoint.pressed,
+            ..State::default()
+        };
     }
+
+    /// Merges a batch; a turn does one, so that other work goes on in between.
+    fn merge_some(&mut self) {
+        while self.checkpoint.pages == 0 && self.checkpoint.left < WRITES_MAX {
+            let left = self.checkpoint.left;
+            let step = match self.next_batch() {
+                Some(batch) => self.merge_batch(batch),
+                None => match self.write_rest() {
+                    Ok(()) => {
+                        self.checkpoint.stage = Stage::Pages;
+                        return;
+                    }
+                    held => held,
+                },
+            };
+            match step {
+                Ok(()) if self.checkpoint.left > left => return,
+                Ok(()) => {}
+                Err(Hold::Away(wants)) => {
+                    self.checkpoint.pages += wants.len();
+                    wants.into_iter().for_each(|want| self.load(want, CHECKPOINT));
+                }
+                Err(Hold::NoSpace) => return self.fail("there is no block left to write the map to".into()),
+            }
+        }
+    }
+
+    /// The next lines to be merged.
+    fn next_batch(&mut self) -> Option<Batch> {
+        while let Some(id) = self.checkpoint.job.groups.front() {
+            let may_reap = self.checkpoint.job.reaped < crate::merge::REAPED_MAX;
+            if let Some(batch) = Batch::next(*id, &self.groups[id], self.checkpoint.job.from, may_reap) {
+                return Some(batch);
+            }
+            if may_reap && let Some(group) = self.groups.get_mut(id) {
+                group.dropping.clear();
+            }
+            self.checkpoint.job.groups.pop_front();
+            self.checkpoint.job.from = None;
+        }
+        let is_doomed = self.doomed.last().is_some_and(|d| !d.slots.is_empty());
+        let may_reap = self.checkpoint.job.reaped < crate::merge::REAPED_MAX;
+        (is_doomed && may_reap).then_some(Batch::Doomed)
+    }
+
+    // ---- writing pages ----
+
+    /// Blocks for map pages, each by its stream; all or none.
+    pub(crate) fn map_blocks(&mut self, streams: impl Iterator<Item = Stream>) -> Result<VecDeque<u64>, Hold> {
+        let mut taken = VecDeque::new();
+        for stream in streams {
+            match self.space.take(stream, 1) {
+                Some((block, _)) => taken.push_back(block),
+                None => {
+                    taken.iter().for_each(|b| self.space.give_back(*b));
+                    return Err(match self.space.wanted() {
+                        Some(page) => Hold::Away(vec![self.want_bitmap(page)]),
+                        None => Hold::NoSpace,
+                    });
+                }
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Bitmap pages of blocks that change hands must be in memory.
+    pub(crate) fn need_bitmaps(&self, blocks: impl Iterator<Item = u64>) -> Result<(), Hold> {
+        let mut pages: Vec<u64> = blocks.filter_map(|b| self.space.is_away(b)).collect();
+        pages.sort_unstable();
+        pages.dedup();
+        match pages.is_empty() {
+            true => Ok(()),
+            false => Err(Hold::Away(pages.into_iter().map(|p| self.want_bitmap(p)).collect())),
+        }
+    }
+
+    /// Blocks that the next root does not name any more.
+    pub(crate) fn displace(&mut self, blocks: impl IntoIterator<Item = u64>) {
+        let root = self.checkpoint.number;
+        let barrier = Barrier { journal: self.head.sequence, read: self.reads.next_number(), root };
+        blocks.into_iter().for_each(|b| self.space.unsettle(b, barrier));
+    }
+
+    /// Writes a page of the map to a block that was taken for it.
+    pub(crate) fn write_page(&mut self, block: u64, kind: PageKind, payload: &[u8]) -> Pointer {
+        let (buf, sum) = page::seal(&self.options.pool, kind, payload);
+        let pointer = Pointer { block, sum };
+        self.cache.put(pointer, buf.clone());
+        self.space.settle(block);
+        self.put_page(block, buf);
+        pointer
+    }
+
+    /// Writes a page to both its blocks.
+    pub(crate) fn write_twin(&mut self, at: [u64; 2], kind: PageKind, payload: &[u8]) -> Twin {
+        let (buf, sum) = page::seal(&self.options.pool, kind, payload);
+        for block in at {
+            self.space.settle(block);
+            self.put_page(block, buf.clone());
+        }
+        if kind == PageKind::Table {
+            self.cache.put(Pointer { block: at[0], sum }, buf);
+        }
+        Twin { at, sum }
+    }
+
+    fn put_page(&mut self, block: u64, buf: Buf) {
+        self.checkpoint.left += 1;
+        let (id, offset) = (self.op(Op::Checkpoint), self.byte(block));
+        self.disk.write(id, offset, smallvec![buf]);
+    }
+
+    /// All is merged: index pages, stream, bitmaps, and the root in memory. May be called again after a hold.
+    fn write_rest(&mut self) -> Result<(), Hold> {
+        let changed: Vec<GroupId> =
+            self.groups.iter().filter(|g| g.1.directory.is_changed).map(|g| *g.0).collect();
+        for id in changed {
+            let mut directory = std::mem::take(&mut self.group(id).directory);
+            let written = self.write_index(&mut directory);
+            self.group(id).directory = directory;
+            written?;
+        }
+        let mut doomed = std::mem::take(&mut self.doomed);
+        let written = doomed.iter_mut().filter(|d| d.is_changed).try_for_each(|d| self.write_index(d));
+        // a table that is gone leaves nothing behind
+        doomed.retain(|d| !d.slots.is_empty() || d.is_changed);
+        self.doomed = doomed;
+        written?;
+        self.write_stream()
+    }
+
+    fn write_index(&mut self, directory: &mut Directory) -> Result<(), Hold> {
+        self.need_bitmaps(directory.index.iter().flat_map(|t| t.at))?;
+        let pages = directory.slots.len().div_ceil(SLOTS_MAX);
+        let mut blocks = self.map_blocks((0..pages).flat_map(|_| [Stream::Map, Stream::Twin]))?;
+        self.displace(directory.index.iter().flat_map(|t| t.at));
+        directory.index.clear();
+        for slots in directory.slots.chunks(SLOTS_MAX) {
+            let at = two(&mut blocks);
+            directory.index.push(self.write_twin(at, PageKind::Index, &put_slots(slots)));
+        }
+        directory.is_changed = false;
+        Ok(())
+    }
+
+    /// The stream and the lists that name its pages. Blocks are taken before bitmaps are encoded, so that these are exactly
+    /// what the root names; what the stream says of bitmaps has a fixed length.
+    fn write_stream(&mut self) -> Result<(), Hold> {
+        self.need_bitmaps(self.stream_pages.iter().copied())?;
+        let mut w = self.encode_groups();
+        let spans_at = w.0.len();
+        stream::put_spans(&mut w, self.space.spans());
+        let pages = w.0.len().div_ceil(PAYLOAD);
+        let lists = pages.div_ceil(POINTERS_MAX);
+        assert!(lists <= POINTERS_MAX, "a stream of more pages than a root can name");
+        let mut blocks = self.map_blocks((0..pages + lists).flat_map(|_| [Stream::Map, Stream::Twin]))?;
+        let before = std::mem::take(&mut self.stream_pages);
+        self.displace(before);
+        self.stream_pages = blocks.iter().copied().collect();
+        self.stream_pages.iter().for_each(|b| self.space.settle(*b));
+        self.write_bitmaps();
+        w.0.truncate(spans_at);
+        stream::put_spans(&mut w, self.space.spans());
+        let mut pointers = Vec::new();
+        for payload in w.0.chunks(PAYLOAD) {
+            pointers.push(self.put_twin(two(&mut blocks), PageKind::Stream, payload));
+        }
+        let mut roots = Vec::new();
+        for pointers in pointers.chunks(POINTERS_MAX) {
+            let mut list = Writer::default();
+            stream::put_twins(&mut list, pointers);
+            roots.push(self.put_twin(two(&mut blocks), PageKind::List, &list.0));
+        }
+        let cut = self.checkpoint.cut;
+        let mut root = Writer::default();
+        root.u64(self.checkpoint.number).u128(self.options.drive.0).u64(w.0.len() as u64);
+        root.u64(cut.unit).u64(cut.sequence).u64(cut.previous);
+        stream::put_twins(&mut root, &roots);
+        self.checkpoint.root = Some(page::seal(&self.options.pool, PageKind::Root, &root.0).0);
+        Ok(())
+    }
+
+    fn encode_groups(&self) -> Writer {
+        let job = &self.checkpoint.job;
+        let mut w = Writer::default();
+        w.u32(job.ledgers.len() as u32);
+        for (id, ledger) in &job.ledgers {
+            let left = job.left.get(id).map_or(&[][..], |l| l);
+            stream::put_group(&mut w, *id, ledger, &self.groups[id], left);
+        }
+        w.u32(self.doomed.len() as u32);
+        self.doomed.iter().for_each(|d| stream::put_twins(&mut w, &d.index));
+        w
+    }
+
+    fn put_twin(&mut self, at: [u64; 2], kind: PageKind, payload: &[u8]) -> Twin {
+        let (buf, sum) = page::seal(&self.options.pool, kind, payload);
+        at.into_iter().for_each(|block| self.put_page(block, buf.clone()));
+        Twin { at, sum }
+    }
+
+    /// Bitmap pages that changed go to the places of their other version: never over what the root on disk names.
+    fn write_bitmaps(&mut self) {
+        for number in self.space.changed() {
+            let payload = self.space.encode(number);
+            let (buf, sum) = page::seal(&self.options.pool, PageKind::Bitmap, &payload);
+            let span = self.space.written(number, sum);
+            for block in self.region.bitmap_places(number, span.version) {
+                self.put_page(block, buf.clone());
+            }
+        }
+    }
+
+    // ---- the root ----
 
     fn write_root(&mut self, which: usize) {
         self.checkpoint.stage = Stage::Root(which);
         self.checkpoint.left = 1;
         let block = self.region.roots()[which];
         let (id, offset) = (self.op(Op::Checkpoint), self.byte(block));
-        let root = self.checkpoint.root.clone().expect("the cut made it");
+        let root = self.checkpoint.root.clone().expect("it was made before its pages were written");
         self.disk.write(id, offset, smallvec![root]);
     }
 
@@ -343,76 +463,40 @@ impl<D: Disk> Store<D> {
         self.checkpoint.stage = Stage::RootBack(which);
         self.checkpoint.left = 1;
         let (id, offset) = (self.op(Op::RootBack), self.byte(self.region.roots()[which]));
-        let buf = self.options.pool.take(sarsen_types::BLOCK_SIZE);
+        let buf = self.options.pool.take(BLOCK_SIZE);
         self.disk.read(id, offset, buf);
-    }
-
-    /// Whether what was read back is the root that was written.
-    pub(crate) fn root_came_back(&mut self, buf: Option<&Buf>) -> bool {
-        self.checkpoint.left -= 1;
-        buf.zip(self.checkpoint.root.as_ref()).is_some_and(|(read, written)| **read == **written)
     }
 
     /// Both roots are durable: the ring begins after the cut, and what only the old root named is free.
     fn trim(&mut self) {
         self.root = self.checkpoint.number;
-        self.tail_unit = self.checkpoint.tail_unit;
+        self.tail_unit = self.checkpoint.cut.unit;
         self.ring_used -= self.checkpoint.trims;
-        self.checkpoint.count += 1;
-        self.checkpoint.root = None;
-        self.checkpoint.stage = match std::mem::take(&mut self.checkpoint.wants_another) {
-            true => Stage::Draining,
-            false => Stage::None,
-        };
-        self.space.pass(self.durable, self.reads.oldest_number(), self.root);
+        self.owed[1] = 0;
+        let again = self.checkpoint.wants_another || self.has_doomed();
+        let (count, pressed) = (self.checkpoint.count + 1, self.checkpoint.pressed);
+        self.checkpoint = State { count, pressed, ..State::default() };
+        self.pass();
+        if again {
+            self.cut();
+        }
+    }
+
+    fn has_doomed(&self) -> bool {
+        !self.doomed.is_empty() || self.groups.values().any(|g| !g.dropping.is_empty())
     }
 }
 
-fn page_held(block: u64) -> Held {
-    Held { place: crate::place::Place::data(block), ..Held::ABSENT }
-}
-
-fn put_pointers(w: &mut Writer, pointers: &[(u64, u32)]) {
-    w.u32(pointers.len() as u32);
-    for (block, sum) in pointers {
-        w.u40(*block).u32(*sum);
-    }
-}
-
-fn put_group(w: &mut Writer, id: GroupId, group: &Group) {
-    w.u32(id.0);
-    put_ledger(w, &group.ledger);
-    put_pointers(w, &group.table);
-    let over = group.objects.iter().filter(|o| !o.1.over.is_empty());
-    let entries: Vec<_> = over
-        .flat_map(|(id, o)| o.over.iter().flat_map(move |(b, s)| s.iter().map(move |h| (*id, *b, *h))))
-        .collect();
-    w.u32(entries.len() as u32);
-    for (id, block, held) in entries {
-        w.u64(id.layer.0).u32(id.chunk.0).u16(block);
-        held.put(w);
-    }
-}
-
-fn put_ledger(w: &mut Writer, ledger: &Ledger) {
-    w.u64(ledger.assignment).u32(ledger.promise.0).u64(ledger.floor.0).u64(ledger.point.0);
-    w.u32(ledger.sessions.len() as u32);
-    ledger.sessions.iter().for_each(|(a, (g, s))| put_session(w, &(*a, *g, *s)));
-    let marks: Vec<_> = ledger.marks().collect();
-    w.u32(marks.len() as u32);
-    marks.iter().for_each(|m| put_mark(w, m));
-    let notes: Vec<_> = ledger.notes().collect();
-    w.u32(notes.len() as u32);
-    for (id, n) in notes {
-        put_note(w, &RequestNote { id, object: n.object, range: n.range });
-        w.u64(n.version.0).u8(n.is_void.into());
-    }
+/// The next two blocks.
+pub(crate) fn two(blocks: &mut VecDeque<u64>) -> [u64; 2] {
+    let mut next = || blocks.pop_front().expect("as many were taken as are written");
+    [next(), next()]
 }
 
 /// A root of an empty store.
 pub fn empty_root(pool: &Pool, drive: sarsen_types::DriveIdentity) -> Buf {
     let mut w = Writer::default();
     w.u64(1).u128(drive.0).u64(0).u64(0).u64(1).u64(0);
-    put_pointers(&mut w, &[]);
+    stream::put_twins(&mut w, &[]);
     page::seal(pool, PageKind::Root, &w.0).0
 }

@@ -4,7 +4,7 @@ use crate::checkpoint::empty_root;
 use crate::disk::Disk;
 use crate::open::{Blocking, OpenError};
 use crate::page::{PageKind, seal, unseal};
-use crate::store::SliceRegion;
+use crate::region::SliceRegion;
 use sarsen_buffer::Pool;
 use sarsen_types::limits::SLICES_MAX;
 use sarsen_types::{BLOCK_SIZE, ClusterId, DriveIdentity, OpenId};

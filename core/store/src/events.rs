@@ -93,6 +93,8 @@ pub enum Event {
         /// The runs; `Err` when a map page is unreadable.
         runs: Result<Vec<(u16, Entry)>, ReadError>,
     },
+    /// Something an operator should read.
+    Noticed(String),
     /// The drive ended (S9): nothing more is answered.
     Failed(String),
 }

@@ -1,9 +1,9 @@
-//! One group in a store: its ledger, its objects, what of them is visible.
+//! One group in a store: its ledger, its unmerged objects, its table, what of it is visible.
 use crate::object::Object;
-use crate::place::{Held, Kind};
-use crate::store::entries_of;
-use sarsen_types::record::Body;
-use sarsen_types::{GroupId, Ledger, ObjectId, Record, Version};
+use crate::place::{Held, Place};
+use crate::table::Directory;
+use sarsen_types::record::{Body, Content, Entry};
+use sarsen_types::{Checksum, GroupId, LayerId, Ledger, ObjectId, Record, Version};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// See the module.
@@ -11,88 +11,106 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Group {
     /// What the copy remembers.
     pub ledger: Ledger,
-    /// Its objects.
+    /// Its objects with unmerged changes.
     pub objects: BTreeMap<ObjectId, Object>,
+    /// Its table.
+    pub directory: Directory,
+    /// Layers whose lines count for nothing and are being taken out of the table (R20).
+    pub dropping: BTreeSet<LayerId>,
+    /// Slots to write anew though nothing in them changed, by their first object: one of their two places is bad.
+    pub ailing: BTreeSet<ObjectId>,
     /// All versions at or below it are committed, though the floor may be lower: of a joiner (R10, R15).
     pub settled: Version,
+    /// `settled`, at the cut of the checkpoint under way: what it may merge.
+    pub limit: Version,
     /// Versions above the floor that are committed.
     pub committed: BTreeSet<Version>,
-    /// Objects with entries not merged.
-    pub over: BTreeSet<ObjectId>,
-    /// Blocks with more than one entry not merged: where something may go when the floor moves.
+    /// Blocks with more than one entry since the last cut: where something may go when the floor moves.
     pub stacked: BTreeSet<(ObjectId, u16)>,
     /// R23.
     pub may_vanish: bool,
     /// R18.
     pub may_forget: bool,
-    /// Its table pages on disk: block and checksum.
-    pub table: Vec<(u64, u32)>,
-    /// Whether the table differs from the pages.
-    pub is_changed: bool,
 }
 
-/// Places that nothing names any more: those of entries not merged, and those that leaves on disk name.
-pub type Gone = (Vec<Held>, Vec<Held>);
+/// What a record leaves behind.
+#[derive(Debug, Default)]
+pub struct Left {
+    /// Places of unmerged entries that nothing names any more.
+    pub gone: Vec<Held>,
+    /// The table of a copy that was dropped.
+    pub doomed: Option<Directory>,
+    /// Blocks that were changed.
+    pub blocks: u64,
+    /// Leaves that the next checkpoint writes because of it.
+    pub leaves: u64,
+}
 
 impl Group {
     /// What a record does here, in journal order. `places` are those of its data blocks.
-    pub fn apply(&mut self, record: &Record, places: &[u64]) -> Gone {
+    ///
+    /// Records for which [`is_structural`] is true come only while no checkpoint is under way.
+    pub fn apply(&mut self, record: &Record, places: &[u64], left: &mut Left) {
         self.ledger.apply(record);
-        self.is_changed = true;
-        let mut gone = (Vec::new(), Vec::new());
         match &record.body {
             Body::Write(w) => {
+                let stacked = &mut self.stacked;
                 let object = self.objects.entry(w.object).or_default();
+                let before = object.over.leaves;
                 object.family = w.family;
-                for (block, held) in entries_of(record, places) {
-                    gone.0.extend(object.write(block, held));
-                    if object.over.get(&block).is_some_and(|s| s.len() > 1) {
-                        self.stacked.insert((w.object, block));
+                each_entry(record, places, |block, held| {
+                    left.gone.extend(object.write(block, held));
+                    if object.over.stacks.get(&block).is_some_and(|s| s.entries.len() > 1) {
+                        stacked.insert((w.object, block));
                     }
-                }
-                object.touched = object.touched.max(w.version);
-                self.over.insert(w.object);
+                });
+                object.touch(w.version);
+                left.blocks += u64::from(w.range.count);
+                left.leaves += u64::from((object.over.leaves & !before).count_ones());
             }
             Body::Recover(r) => {
+                let stacked = &mut self.stacked;
                 let object = self.objects.entry(r.object).or_default();
+                let before = object.over.leaves;
                 object.family = r.family;
                 let low = Version::start(r.since);
-                for (block, held) in entries_of(record, places) {
-                    let base = object.base_of(block);
-                    for held in object.recover(block, held, low) {
-                        match !base.is_absent() && held == base {
-                            true => gone.1.push(held),
-                            false => gone.0.push(held),
-                        }
+                each_entry(record, places, |block, held| {
+                    left.gone.extend(object.recover(block, held, low));
+                    if object.over.stacks.get(&block).is_some_and(|s| s.entries.len() > 1) {
+                        stacked.insert((r.object, block));
                     }
-                    if object.over.get(&block).is_some_and(|s| s.len() > 1) {
-                        self.stacked.insert((r.object, block));
-                    }
-                }
-                if r.range().count > 0 || r.touched > Version::ZERO {
-                    object.touched = object.touched.max(r.touched);
-                    object.is_changed = true;
-                }
-                self.over.insert(r.object);
+                });
+                let highest = r.entries.iter().map(|e| e.version()).max().unwrap_or_default();
+                object.touch(r.touched.max(highest));
+                left.blocks += u64::from(r.range().count);
+                left.leaves += u64::from((object.over.leaves & !before).count_ones());
             }
-            Body::Repair { object, .. } => {
-                for (block, held) in entries_of(record, places) {
-                    self.repair(*object, block, held, &mut gone);
-                }
+            Body::Repair { object, family, .. } => {
+                let object = self.objects.entry(*object).or_default();
+                object.family = *family;
+                each_entry(record, places, |block, held| left.gone.extend(object.repair(block, held)));
+                left.blocks += 1;
+                left.leaves += 1;
             }
             Body::Assign { .. } | Body::DropGroup => {
-                let all = std::mem::take(&mut self.objects);
-                self.drop_objects(all, &mut gone);
-                self.committed.clear();
-                self.stacked.clear();
-                self.settled = Version::ZERO;
+                left.gone.extend(self.objects.values().flat_map(|o| o.owned()));
+                left.doomed = Some(Directory { is_changed: true, ..std::mem::take(&mut self.directory) });
+                *self = Group {
+                    ledger: std::mem::take(&mut self.ledger),
+                    may_vanish: self.may_vanish,
+                    may_forget: self.may_forget,
+                    ..Group::default()
+                };
             }
             Body::DropLayer { layer } => {
-                let low = ObjectId { layer: *layer, ..ObjectId::default() };
-                let ids: Vec<ObjectId> =
-                    self.objects.range(low..).map(|o| *o.0).take_while(|o| o.layer == *layer).collect();
-                let dropped = ids.into_iter().filter_map(|id| self.objects.remove_entry(&id)).collect();
-                self.drop_objects(dropped, &mut gone);
+                let (low, high) = layer_range(*layer);
+                let ids: Vec<ObjectId> = self.objects.range(low..=high).map(|o| *o.0).collect();
+                for id in ids {
+                    left.gone.extend(self.objects.remove(&id).iter().flat_map(Object::owned));
+                }
+                if self.directory.slot_of(high).is_some() {
+                    self.dropping.insert(*layer);
+                }
             }
             Body::Promise
             | Body::Table(_)
@@ -101,71 +119,80 @@ impl Group {
             | Body::Fence { .. }
             | Body::Session { .. } => {}
         }
-        gone
-    }
-
-    /// R26: only if the entry is still of that version.
-    fn repair(&mut self, id: ObjectId, block: u16, held: Held, gone: &mut Gone) {
-        let Some(object) = self.objects.get_mut(&id) else { return gone.0.push(held) };
-        if let Some(same) =
-            object.over.get_mut(&block).and_then(|s| s.iter_mut().find(|h| h.version == held.version))
-        {
-            gone.0.push(std::mem::replace(same, held));
-        } else if object.base_of(block).version == held.version && !object.base_of(block).is_absent() {
-            gone.1.push(object.base_of(block));
-            // merged with the next checkpoint, as any entry above its base is
-            object.set_base(block, Held::ABSENT);
-            object.over.entry(block).or_default().insert(0, held);
-            self.over.insert(id);
-        } else {
-            gone.0.push(held);
-        }
-    }
-
-    fn drop_objects(&mut self, dropped: BTreeMap<ObjectId, Object>, gone: &mut Gone) {
-        for (id, object) in dropped {
-            self.over.remove(&id);
-            gone.1.extend(object.base.iter().filter(|h| !h.is_absent()));
-            gone.0.extend(object.over.values().flatten());
-            let page = |p: &(u64, u32)| Held { place: crate::place::Place::data(p.0), ..Held::ABSENT };
-            gone.1.extend(object.pages.at.iter().filter(|p| p.0 != 0).map(page));
-        }
     }
 
     /// R10: what lies under committed entries goes.
     pub fn settle(&mut self, below: Version) -> Vec<Held> {
         let mut gone = Vec::new();
         self.settled = self.settled.max(below);
+        let objects = &mut self.objects;
         self.stacked.retain(|(id, block)| {
-            let Some(object) = self.objects.get_mut(id) else { return false };
-            object.settle(*block, below, &mut gone);
-            object.over.get(block).is_some_and(|s| s.len() > 1)
+            let stack = objects.get_mut(id).and_then(|o| o.over.stacks.get_mut(block));
+            let Some(stack) = stack else { return false };
+            stack.settle(below, &mut gone);
+            stack.entries.len() > 1
         });
         gone
+    }
+
+    /// Puts back what a checkpoint did not merge of an object, or forgets an object without changes.
+    pub fn put_back(&mut self, id: ObjectId, left: crate::object::Stacks, gone: &mut Vec<Held>) {
+        let Some(object) = self.objects.get_mut(&id) else { return };
+        object.frozen = Default::default();
+        for block in left.keys() {
+            self.stacked.insert((id, *block));
+        }
+        object.slide_under(left, gone);
+        if !object.is_changed() {
+            self.objects.remove(&id);
+        }
     }
 
     /// Whether a version is committed as far as this copy knows.
     pub fn sees(&self, version: Version) -> bool {
         version <= self.ledger.floor || self.committed.contains(&version)
     }
+}
 
-    /// The committed entry of a block.
-    pub fn visible(&self, id: ObjectId, block: u16) -> Held {
-        self.objects.get(&id).map_or(Held::ABSENT, |o| o.find(block, |v| self.sees(v)))
-    }
+/// The objects of a layer: the lowest and the highest there may be.
+pub fn layer_range(layer: LayerId) -> (ObjectId, ObjectId) {
+    (ObjectId::new(layer.0, 0), ObjectId::new(layer.0, u32::MAX))
+}
 
-    /// Marks an entry as damaged, so that it is asked elsewhere from now on.
-    pub fn damage(&mut self, id: ObjectId, block: u16, version: Version) {
-        let Some(object) = self.objects.get_mut(&id) else { return };
-        if let Some(h) = object.over.get_mut(&block).and_then(|s| s.iter_mut().find(|h| h.version == version))
-        {
-            h.place = h.place.damaged();
-        } else {
-            let held = object.base_of(block);
-            if held.version == version && held.place.kind() == Kind::Data {
-                object.set_base(block, Held { place: held.place.damaged(), ..held });
+/// Whether a record takes tables away: it waits until no checkpoint is under way, whose cut still has them.
+pub fn is_structural(record: &Record) -> bool {
+    matches!(record.body, Body::Assign { .. } | Body::DropGroup | Body::DropLayer { .. })
+}
+
+/// The entries a record gives its blocks.
+pub fn each_entry(record: &Record, places: &[u64], mut each: impl FnMut(u16, Held)) {
+    let mut places = places.iter().map(|p| Place::data(*p));
+    let mut next = || places.next().expect("a place for each data block was checked");
+    let zero = |version| Held { version, place: Place::ZERO, checksum: Checksum::default() };
+    match &record.body {
+        Body::Write(w) => {
+            for (at, block) in w.range.blocks().enumerate() {
+                let held = match &w.content {
+                    Content::Zero => zero(w.version),
+                    Content::Data(sums) => Held { version: w.version, place: next(), checksum: sums[at] },
+                };
+                each(block, held);
             }
         }
+        Body::Recover(r) => {
+            for (block, entry) in r.range().blocks().zip(&r.entries) {
+                let held = match *entry {
+                    Entry::Absent | Entry::Damaged(..) => Held::ABSENT,
+                    Entry::Zero(version) => zero(version),
+                    Entry::Data(version, checksum) => Held { version, place: next(), checksum },
+                };
+                each(block, held);
+            }
+        }
+        Body::Repair { block, version, checksum, .. } => {
+            each(*block, Held { version: *version, place: next(), checksum: *checksum });
+        }
+        _ => {}
     }
 }
 

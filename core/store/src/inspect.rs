@@ -1,8 +1,11 @@
 //! Reads a drive that may not open, and says what is there: for `sarsen drive inspect`.
 use crate::disk::Disk;
 use crate::drive::{APART, Refused, SUPER_FORMAT, Superblock, copies, decode, foreign, slice_identity};
-use crate::open::{Blocking, Opened, Root, read_map, read_root};
-use crate::store::SliceRegion;
+use crate::leaf;
+use crate::open::{Blocking, Map, Root, read_map, read_root};
+use crate::page::{HEADER, PageKind, unseal};
+use crate::table::lines;
+use crate::region::SliceRegion;
 use sarsen_buffer::Pool;
 use sarsen_types::{BLOCK_SIZE, ClusterId, DriveIdentity, OpenId};
 use serde::Serialize;
@@ -218,27 +221,59 @@ fn slice<D: Disk>(disk: &mut D, identity: DriveIdentity, region: &SliceRegion) -
         return found;
     };
     found.journal_sequence = Some(root.head.sequence);
-    let mut opened = Opened::default();
-    match read_map(&mut io, &root, region, &mut opened) {
-        Ok((groups, stream_pages)) => {
+    match read_map(&mut io, &root, region) {
+        Ok(map) => {
             found.checkpoint_sequence = Some(root.number);
-            found.groups = groups.len() as u64;
-            found.objects = groups.values().map(|g| g.objects.len() as u64).sum();
-            let tables = groups.values().flat_map(|g| g.table.iter().map(|p| p.0));
-            let leaves = groups.values().flat_map(|g| g.objects.values());
-            let leaves = leaves.flat_map(|o| o.pages.at.iter().map(|p| p.0)).filter(|b| *b != 0);
-            found.map_pages =
-                stream_pages.into_iter().chain(tables).chain(leaves).map(byte).take(SAMPLE_MAX).collect();
-            if opened.unreadable > 0 {
-                found.problems.push(format!("{} objects have an unreadable map page", opened.unreadable));
+            found.groups = map.groups.len() as u64;
+            found.objects = map.groups.values().map(|g| g.directory.objects()).sum();
+            if map.ailing > 0 {
+                found.problems.push(format!("{} map pages are legible in one of their two places alone", map.ailing));
             }
-            if opened.is_broken {
-                found.problems.push("a page of the object table is unreadable".into());
-            }
+            walk(&mut io, region, &map, &mut found);
         }
         Err(why) => found.problems.push(why.to_string()),
     }
     found
+}
+
+/// Looks at pages of the map, as many as fit the sample: leaves first, then pages that lie in two places.
+fn walk<D: Disk>(io: &mut Blocking<'_, D>, region: &SliceRegion, map: &Map, found: &mut SliceInspection) {
+    let byte = |block: u64| region.offset + block * BLOCK_SIZE as u64;
+    let (mut bad_leaves, mut ailing) = (0u64, 0);
+    let mut twins: Vec<u64> = map.stream_pages.clone();
+    for directory in map.groups.values().map(|g| &g.directory) {
+        twins.extend(directory.index.iter().flat_map(|t| t.at));
+        for slot in &directory.slots {
+            if found.map_pages.len() >= SAMPLE_MAX {
+                break;
+            }
+            twins.extend(slot.page.at);
+            let table = match io.twin(region, PageKind::Table, slot.page, &mut ailing) {
+                Ok(buf) => lines(&buf[HEADER..]).unwrap_or_default(),
+                Err(why) => {
+                    found.problems.push(why.to_string());
+                    continue;
+                }
+            };
+            for (_, line) in table {
+                let kind = if line.is_sparse { PageKind::Sparse } else { PageKind::Dense };
+                for pointer in line.leaves.iter().filter(|p| !p.is_none()) {
+                    found.map_pages.push(byte(pointer.block));
+                    let buf = io.read(pointer.block, 1);
+                    let payload = buf.as_ref().and_then(|b| unseal(b, kind, Some(pointer.sum)).ok());
+                    bad_leaves += u64::from(payload.is_none_or(|p| leaf::check(kind, p).is_err()));
+                }
+            }
+        }
+    }
+    if bad_leaves > 0 {
+        found.problems.push(format!("{bad_leaves} leaves are unreadable: their objects are recovered from other copies"));
+    }
+    if ailing > 0 {
+        found.problems.push(format!("{ailing} table pages are legible in one of their two places alone"));
+    }
+    found.map_pages.extend(twins.into_iter().map(byte));
+    found.map_pages.truncate(SAMPLE_MAX);
 }
 
 impl fmt::Display for Inspection {

@@ -1,11 +1,18 @@
 //! One slice's copy-on-write store: blocks are never overwritten, corruption is always noticed, memory and restart bounded.
 //!
-//! A write takes a free place and a journal record, submitted together (S6); the record changes the map in memory, where
-//! entries wait over the settled ones until a checkpoint merges them into leaves (S13). `FORMAT.md` shows every byte.
+//! A write takes a free place and a journal record, submitted together (S6). The record changes entries in memory, which lie
+//! over those of the map on disk until a checkpoint merges them into it (S13). `FORMAT.md` shows every byte.
 //!
-//! Reading order: [`disk`], [`events`] (the surface), [`store`] (persist, turns), [`journal`], [`object`] and [`group`] (the
-//! map), [`read`], [`space`], [`page`], [`checkpoint`], [`open`] (replay); then [`drive`] (superblocks) and [`memory`].
+//! ```text
+//! persist -> journal block + data        group -> object -> stack       (in memory: not merged)
+//! checkpoint                             slot  -> line   -> leaf        (on disk, cached: merged)
+//! ```
+//!
+//! Reading order: [`disk`], [`events`] (the surface), [`store`] (persist, turns), [`journal`]; what is not merged: [`group`],
+//! [`object`], [`stack`]; what is: [`table`], [`leaf`], [`page`], [`cache`]; both together: [`lookup`], [`listing`],
+//! [`read`]; [`space`]; [`checkpoint`], `merge`, `stream`; [`open`], `replay`; then [`drive`] and [`memory`].
 pub mod bytes;
+pub mod cache;
 pub mod checkpoint;
 pub mod disk;
 pub mod drive;
@@ -14,15 +21,26 @@ pub mod file;
 pub mod group;
 pub mod inspect;
 pub mod journal;
+pub mod leaf;
+pub mod listing;
+pub mod lookup;
 pub mod memory;
+mod merge;
 pub mod object;
 pub mod open;
 pub mod page;
+mod pages;
 pub mod place;
 pub mod read;
+pub mod region;
+mod replay;
 pub mod space;
+pub mod stack;
 pub mod store;
+mod stream;
+pub mod table;
 
 pub use events::Token;
 pub use open::{OpenError, Opened};
-pub use store::{Options, SliceRegion, SpaceReport, Store};
+pub use region::SliceRegion;
+pub use store::{Options, SpaceReport, Store};

@@ -1,9 +1,7 @@
 //! Map pages: 4 KiB each, checksummed, of one kind; written once, never in place (S4).
 use crate::bytes::{Malformed, Reader, Writer};
-use crate::object::{LEAF_ENTRIES, LEAVES, Object, Pages};
-use crate::place::{ENTRY_BYTES, Held};
 use sarsen_buffer::{Buf, Pool, bytes_checksum};
-use sarsen_types::{BLOCK_SIZE, BLOCKS_PER_CHUNK, FamilyId, ObjectId, Version};
+use sarsen_types::BLOCK_SIZE;
 
 /// "SMP1", little endian.
 const MAGIC: u32 = 0x3150_4d53;
@@ -13,14 +11,6 @@ const FORMAT: u16 = 1;
 pub const HEADER: usize = 16;
 /// Bytes a page carries.
 pub const PAYLOAD: usize = BLOCK_SIZE - HEADER;
-/// Bytes of a line of the object table: 12 of key, 88 of value (S3).
-const LINE: usize = 100;
-/// Lines of a table page.
-pub const LINES_MAX: usize = (PAYLOAD - 4) / LINE;
-/// Entries that fit a sparse leaf: each with its block's number.
-pub const SPARSE_MAX: usize = LEAF_ENTRIES;
-const _: () = assert!(LEAF_ENTRIES * ENTRY_BYTES <= PAYLOAD);
-const _: () = assert!(4 + SPARSE_MAX * (ENTRY_BYTES + 2) <= PAYLOAD);
 
 /// What a page holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,6 +30,58 @@ pub enum PageKind {
     Root = 6,
     /// A superblock.
     Super = 7,
+    /// Slots of a group's object table.
+    Index = 8,
+    /// Which blocks are used.
+    Bitmap = 9,
+}
+
+/// Where a page lies, and the low 32 bits of its checksum (S4).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Pointer {
+    /// The block of the slice; 0 for none.
+    pub block: u64,
+    /// Of its checksum.
+    pub sum: u32,
+}
+
+impl Pointer {
+    /// Bytes of it.
+    pub const BYTES: usize = 9;
+    /// Whether it names nothing.
+    pub fn is_none(self) -> bool {
+        self.block == 0
+    }
+    /// Appends it.
+    pub fn put(self, w: &mut Writer) {
+        w.u40(self.block).u32(self.sum);
+    }
+    /// Takes it.
+    pub fn get(r: &mut Reader<'_>) -> Result<Pointer, Malformed> {
+        Ok(Pointer { block: r.get_u40()?, sum: r.get_u32()? })
+    }
+}
+
+/// A page that lies in two places: what cannot be fetched from another copy survives one rotten block.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Twin {
+    /// Its blocks.
+    pub at: [u64; 2],
+    /// Of its checksum.
+    pub sum: u32,
+}
+
+impl Twin {
+    /// Bytes of it.
+    pub const BYTES: usize = 14;
+    /// Appends it.
+    pub fn put(self, w: &mut Writer) {
+        w.u40(self.at[0]).u40(self.at[1]).u32(self.sum);
+    }
+    /// Takes it.
+    pub fn get(r: &mut Reader<'_>) -> Result<Twin, Malformed> {
+        Ok(Twin { at: [r.get_u40()?, r.get_u40()?], sum: r.get_u32()? })
+    }
 }
 
 /// Makes a page; gives it with the low 32 bits of its checksum, which every pointer to it holds.
@@ -77,87 +119,4 @@ pub fn unseal(bytes: &[u8], kind: PageKind, pointer: Option<u32>) -> Result<&[u8
         return Err(Malformed { at: 14, what: "a page of this kind" });
     }
     Ok(&bytes[HEADER..])
-}
-
-/// The payload of dense leaf `leaf` of an object.
-pub fn dense(object: &Object, leaf: usize) -> Vec<u8> {
-    let mut w = Writer::default();
-    for block in leaf * LEAF_ENTRIES..((leaf + 1) * LEAF_ENTRIES).min(BLOCKS_PER_CHUNK as usize) {
-        object.base_of(block as u16).put(&mut w);
-    }
-    w.0
-}
-
-/// Reads a dense leaf into an object.
-pub fn read_dense(object: &mut Object, leaf: usize, payload: &[u8]) -> Result<(), Malformed> {
-    let mut r = Reader::new(payload);
-    for block in leaf * LEAF_ENTRIES..((leaf + 1) * LEAF_ENTRIES).min(BLOCKS_PER_CHUNK as usize) {
-        object.set_base(block as u16, Held::get(&mut r)?);
-    }
-    Ok(())
-}
-
-/// The payload of a sparse leaf, or nothing when the object has too many entries for one.
-pub fn sparse(object: &Object) -> Option<Vec<u8>> {
-    let mut w = Writer::default();
-    let held: Vec<(u16, Held)> =
-        (0..object.base.len() as u16).map(|b| (b, object.base_of(b))).filter(|h| !h.1.is_absent()).collect();
-    if held.len() > SPARSE_MAX {
-        return None;
-    }
-    w.u32(held.len() as u32);
-    for (block, entry) in held {
-        w.u16(block);
-        entry.put(&mut w);
-    }
-    Some(w.0)
-}
-
-/// Reads a sparse leaf into an object.
-pub fn read_sparse(object: &mut Object, payload: &[u8]) -> Result<(), Malformed> {
-    let mut r = Reader::new(payload);
-    for _ in 0..r.count(ENTRY_BYTES + 2)? {
-        let block = r.get_u16()?;
-        if block >= BLOCKS_PER_CHUNK {
-            return r.fail("a block of a chunk");
-        }
-        object.set_base(block, Held::get(&mut r)?);
-    }
-    Ok(())
-}
-
-/// Appends an object's line in its group's table.
-pub fn put_line(w: &mut Writer, id: ObjectId, object: &Object) {
-    let start = w.0.len();
-    w.u64(id.layer.0)
-        .u32(id.chunk.0)
-        .u8(object.pages.is_sparse.into())
-        .u64(object.family.0)
-        .u64(object.touched.0);
-    w.u32(0).u64(presence(object));
-    for (block, sum) in object.pages.at {
-        w.u40(block).u32(sum);
-    }
-    w.0.resize(start + LINE, 0);
-}
-
-/// Takes an object's line.
-pub fn get_line(r: &mut Reader<'_>) -> Result<(ObjectId, Object), Malformed> {
-    let mut r = Reader::new(r.take(LINE)?);
-    let id = ObjectId::new(r.get_u64()?, r.get_u32()?);
-    let is_sparse = r.get_u8()? != 0;
-    let (family, touched) = (FamilyId(r.get_u64()?), Version(r.get_u64()?));
-    let (_life, _presence) = (r.get_u32()?, r.get_u64()?);
-    let mut pages = Pages { is_sparse, ..Pages::default() };
-    for at in 0..LEAVES {
-        pages.at[at] = (r.get_u40()?, r.get_u32()?);
-    }
-    Ok((id, Object { family, touched, pages, ..Object::default() }))
-}
-
-/// A bit per 16 blocks that hold something (S3): a chain of layers is walked without reading leaves that are empty there.
-fn presence(object: &Object) -> u64 {
-    (object.base.iter().enumerate())
-        .filter(|(_, h)| !h.is_absent())
-        .fold(0, |mask, (b, _)| mask | 1 << (b / 16))
 }

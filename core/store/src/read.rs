@@ -1,29 +1,75 @@
-//! Reads: resolve the chain of layers, coalesce, verify (S2). And the listings that replication asks for.
+//! What is asked of the map and the data: resolved as far as the pages in memory go, asked again when the others came.
+//!
+//! A read resolves the chain of layers block by block, coalesces neighbours on the drive, and verifies every checksum before
+//! the bytes leave the drive (S2).
 use crate::disk::Disk;
 use crate::events::{Event, ReadData, ReadError, ReadSpec, Token, Which};
+use crate::listing;
+use crate::lookup::{Lookup, Stop, Want};
 use crate::place::{Held, Kind};
-use crate::store::{Op, Store, has_data};
+use crate::store::{Op, Store};
 use sarsen_buffer::{Buf, block_checksum};
-use sarsen_types::record::{BlockStack, Entry};
-use sarsen_types::{BLOCK_SIZE, BLOCKS_PER_CHUNK, BlockRange, GroupId, Instant, LayerId, ObjectId, Version};
+use sarsen_types::record::Entry;
+use sarsen_types::{BLOCK_SIZE, BlockRange, GroupId, Instant, LayerId, ObjectId, Version};
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
 
-/// A read under way.
+/// Something asked.
+#[derive(Clone, Debug)]
+pub(crate) enum Ask {
+    Read(ReadSpec),
+    Status(ReadSpec),
+    Stacks { group: GroupId, above: Version, after: Option<(ObjectId, u16)>, max: usize },
+    Touched { group: GroupId, above: Version, after: Option<ObjectId>, max: usize },
+    Entries { group: GroupId, object: ObjectId, visible_only: bool },
+}
+
+/// One a block: the entry, and the layer it was found in.
+type Resolved = SmallVec<[(Held, LayerId); 1]>;
+
+/// Why there is no answer yet, or none at all.
+enum Refusal {
+    /// Pages are to be read first.
+    Away,
+    Failed(ReadError),
+}
+
+/// What an ask comes to.
+enum Answer {
+    Event(Event),
+    /// The data are to be read.
+    Data(ReadSpec, Resolved),
+}
+
 #[derive(Debug)]
-struct Read {
+enum Stage {
+    /// Waits for so many pages.
+    Pages(Ask, usize),
+    /// Waits for its data.
+    Data(DataRead),
+}
+
+/// Something asked and not answered.
+#[derive(Debug)]
+struct Pending {
     token: Token,
+    since: Instant,
+    stage: Stage,
+}
+
+/// A read whose entries are known.
+#[derive(Debug)]
+struct DataRead {
     spec: ReadSpec,
-    /// One a block: the entry, and the layer it was found in.
-    held: SmallVec<[(Held, LayerId); 1]>,
+    held: Resolved,
     parts: SmallVec<[Part; 1]>,
     left: usize,
-    since: Instant,
 }
 
 /// Neighbouring blocks on the disk.
 #[derive(Debug)]
 struct Part {
+    start: u64,
     blocks: usize,
     buf: Option<Buf>,
     is_ok: bool,
@@ -32,7 +78,7 @@ struct Part {
 /// Reads by number; places are not reused while one is under way that may look at them (R10).
 #[derive(Debug, Default)]
 pub struct Reads {
-    map: BTreeMap<u64, Read>,
+    map: BTreeMap<u64, Pending>,
     next: u64,
 }
 
@@ -45,72 +91,177 @@ impl Reads {
     pub fn oldest_number(&self) -> u64 {
         self.map.first_key_value().map_or(self.next, |r| *r.0)
     }
-    /// When the oldest was submitted.
+    /// When the oldest was asked.
     pub fn oldest(&self) -> Option<Instant> {
         self.map.first_key_value().map(|r| r.1.since)
+    }
+    /// Whether none is under way.
+    pub fn is_empty(&self) -> bool {
+        self.map.is_empty()
     }
 }
 
 impl<D: Disk> Store<D> {
     /// Reads blocks; answered by `Read`.
     pub fn read(&mut self, token: Token, spec: ReadSpec) {
-        let held = match self.resolve(&spec) {
-            Ok(held) => held,
-            Err(why) => return self.ready.push(Event::Read(token, Err(why))),
-        };
-        let damaged: Vec<_> = (held.iter().zip(spec.range.blocks()))
-            .filter(|((h, _), _)| h.place.kind() == Kind::Damaged)
-            .map(|((h, layer), block)| (*layer, block, h.entry()))
-            .collect();
-        if !damaged.is_empty() {
-            return self.ready.push(Event::Read(token, Err(ReadError::Corrupt(damaged))));
-        }
+        self.ask(token, Ask::Read(spec));
+    }
+
+    /// Which blocks hold data, as runs; answered by `Status`.
+    pub fn status(&mut self, token: Token, spec: ReadSpec) {
+        self.ask(token, Ask::Status(spec));
+    }
+
+    /// Blocks with an entry above `above`, with all that is held of each down to the first at or below (R12, R13).
+    pub fn list_stacks(
+        &mut self,
+        token: Token,
+        group: GroupId,
+        above: Version,
+        after: Option<(ObjectId, u16)>,
+        max: usize,
+    ) {
+        self.ask(token, Ask::Stacks { group, above, after, max });
+    }
+
+    /// Objects touched above `above`, emptied ones included (R18).
+    pub fn list_touched(
+        &mut self,
+        token: Token,
+        group: GroupId,
+        above: Version,
+        after: Option<ObjectId>,
+        max: usize,
+    ) {
+        self.ask(token, Ask::Touched { group, above, after, max });
+    }
+
+    /// The entries of an object, the committed ones or the top ones, as runs.
+    pub fn list_entries(&mut self, token: Token, group: GroupId, object: ObjectId, visible_only: bool) {
+        self.ask(token, Ask::Entries { group, object, visible_only });
+    }
+
+    pub(crate) fn ask(&mut self, token: Token, ask: Ask) {
         let number = self.reads.next;
         self.reads.next += 1;
-        let mut parts: SmallVec<[Part; 1]> = SmallVec::new();
-        let mut starts: SmallVec<[u64; 1]> = SmallVec::new();
-        for (h, _) in held.iter().filter(|(h, _)| has_data(*h)) {
-            let block = h.place.block().expect("data have a block");
-            match (parts.last_mut(), starts.last()) {
-                (Some(part), Some(start)) if start + part.blocks as u64 == block => part.blocks += 1,
-                _ => {
-                    parts.push(Part { blocks: 1, buf: None, is_ok: false });
-                    starts.push(block);
-                }
-            }
-        }
-        let left = parts.len();
-        let sizes: SmallVec<[usize; 1]> = parts.iter().map(|p| p.blocks).collect();
         let since = self.clock();
-        self.reads.map.insert(number, Read { token, spec, held, parts, left, since });
-        if left == 0 {
-            return self.read_ended(number);
+        self.try_ask(number, token, since, ask);
+    }
+
+    /// Answers, or notes what it waits for.
+    fn try_ask(&mut self, number: u64, token: Token, since: Instant, ask: Ask) {
+        let mut wants = SmallVec::new();
+        let stage = match self.answer(token, &ask, &mut wants) {
+            Some(Answer::Event(event)) => return self.ready.push(event),
+            Some(Answer::Data(spec, held)) => match self.data_read(number, spec, held) {
+                read if read.left == 0 => return self.read_ended(token, read),
+                read => Stage::Data(read),
+            },
+            None => Stage::Pages(ask, wants.len()),
+        };
+        self.reads.map.insert(number, Pending { token, since, stage });
+        wants.into_iter().for_each(|want| self.load(want, number));
+    }
+
+    /// A page that a number waits for came, or is bad.
+    pub(crate) fn page_came(&mut self, number: u64) {
+        let Some(pending) = self.reads.map.get_mut(&number) else { return };
+        let Stage::Pages(_, left) = &mut pending.stage else { return };
+        *left -= 1;
+        if *left > 0 {
+            return;
         }
-        for (part, (blocks, start)) in sizes.iter().zip(starts).enumerate() {
-            let buf = self.options.pool.take(blocks * BLOCK_SIZE);
-            let (id, offset) = (self.op(Op::Read(number, part)), self.byte(start));
-            self.disk.read(id, offset, buf);
+        if let Some(Pending { token, since, stage: Stage::Pages(ask, _) }) = self.reads.map.remove(&number) {
+            self.try_ask(number, token, since, ask);
         }
     }
 
+    /// `None`: pages are to be read first.
+    fn answer(&self, token: Token, ask: &Ask, wants: &mut SmallVec<[Want; 4]>) -> Option<Answer> {
+        let id = match ask {
+            Ask::Read(spec) | Ask::Status(spec) => spec.group,
+            Ask::Stacks { group, .. } | Ask::Touched { group, .. } | Ask::Entries { group, .. } => *group,
+        };
+        let empty = crate::group::Group::default();
+        let group = self.groups.get(&id).unwrap_or(&empty);
+        let mut look = Lookup::new(group, &self.cache);
+        let event = match ask {
+            Ask::Read(spec) => match resolve(&mut look, spec) {
+                Ok(held) => match damaged(spec, &held) {
+                    list if list.is_empty() => return Some(Answer::Data(spec.clone(), held)),
+                    list => Some(Event::Read(token, Err(ReadError::Corrupt(list)))),
+                },
+                Err(Refusal::Failed(why)) => Some(Event::Read(token, Err(why))),
+                Err(Refusal::Away) => None,
+            },
+            Ask::Status(spec) => match resolve(&mut look, spec) {
+                Ok(held) => Some(Event::Status(token, Ok(runs_with_data(spec, &held)))),
+                Err(Refusal::Failed(why)) => Some(Event::Status(token, Err(why))),
+                Err(Refusal::Away) => None,
+            },
+            Ask::Stacks { above, after, max, .. } => {
+                (listing::stacks(group, &mut look, *above, *after, *max).ok())
+                    .map(|(blocks, is_last)| Event::Stacks { token, blocks, is_last })
+            }
+            Ask::Touched { above, after, max, .. } => {
+                (listing::touched(group, &mut look, *above, *after, *max).ok())
+                    .map(|(objects, is_last)| Event::Touched { token, objects, is_last })
+            }
+            Ask::Entries { object, visible_only, .. } => {
+                match listing::entries(&mut look, *object, *visible_only) {
+                    Ok((touched, runs)) => Some(Event::Entries { token, touched, runs: Ok(runs) }),
+                    Err((touched, Stop::Lost)) => {
+                        Some(Event::Entries { token, touched, runs: Err(ReadError::Unreadable(*object)) })
+                    }
+                    Err((_, Stop::Away)) => None,
+                }
+            }
+        };
+        if event.is_none() {
+            *wants = look.wants;
+        }
+        event.map(Answer::Event)
+    }
+
+    /// Asks the disk for the data of resolved entries.
+    fn data_read(&mut self, number: u64, spec: ReadSpec, held: Resolved) -> DataRead {
+        let mut parts: SmallVec<[Part; 1]> = SmallVec::new();
+        for start in held.iter().filter(|h| h.0.place.kind() == Kind::Data).filter_map(|h| h.0.place.block()) {
+            match parts.last_mut() {
+                Some(part) if part.start + part.blocks as u64 == start => part.blocks += 1,
+                _ => parts.push(Part { start, blocks: 1, buf: None, is_ok: false }),
+            }
+        }
+        for (at, part) in parts.iter().enumerate() {
+            let buf = self.options.pool.take(part.blocks * BLOCK_SIZE);
+            let (id, offset) = (self.op(Op::Read(number, at)), self.byte(part.start));
+            self.disk.read(id, offset, buf);
+        }
+        let left = parts.len();
+        DataRead { spec, held, parts, left }
+    }
+
     pub(crate) fn read_completed(&mut self, number: u64, part: usize, buf: Option<Buf>, is_ok: bool) {
-        let Some(read) = self.reads.map.get_mut(&number) else { return };
+        let Some(pending) = self.reads.map.get_mut(&number) else { return };
+        let Stage::Data(read) = &mut pending.stage else { return };
         read.parts[part].buf = buf;
         read.parts[part].is_ok = is_ok;
         read.left -= 1;
-        if read.left == 0 {
-            self.read_ended(number);
+        if read.left > 0 {
+            return;
+        }
+        if let Some(Pending { token, stage: Stage::Data(read), .. }) = self.reads.map.remove(&number) {
+            self.read_ended(token, read);
         }
     }
 
     /// All parts are here: every checksum is verified before the bytes leave the drive.
-    fn read_ended(&mut self, number: u64) {
-        let Some(read) = self.reads.map.remove(&number) else { return };
-        let Read { token, spec, held, mut parts, .. } = read;
+    fn read_ended(&mut self, token: Token, read: DataRead) {
+        let DataRead { spec, held, mut parts, .. } = read;
         let mut corrupt = Vec::new();
         let (mut part, mut at) = (0, 0);
         for ((h, layer), block) in held.iter().zip(spec.range.blocks()) {
-            if !has_data(*h) {
+            if h.place.kind() != Kind::Data {
                 continue;
             }
             let p = &parts[part];
@@ -121,8 +272,7 @@ impl<D: Disk> Store<D> {
                 });
             if !is_good {
                 corrupt.push((*layer, block, Entry::Damaged(h.version, h.checksum)));
-                let id = ObjectId { layer: *layer, chunk: spec.chunk };
-                self.group(spec.group).damage(id, block, h.version);
+                self.damage(&spec, *layer, block, *h);
             }
             at += 1;
             if at == p.blocks {
@@ -141,6 +291,26 @@ impl<D: Disk> Store<D> {
         self.ready.push(Event::Read(token, Ok(ReadData { entries, data })));
     }
 
+    /// Marks an entry as damaged, so that it is asked elsewhere from now on. It may have moved or gone since it was read.
+    fn damage(&mut self, spec: &ReadSpec, layer: LayerId, block: u16, read: Held) {
+        let id = ObjectId { layer, chunk: spec.chunk };
+        let Some(group) = self.groups.get_mut(&spec.group) else { return };
+        let mut look = Lookup::new(group, &self.cache);
+        let now = look.object(id).and_then(|view| look.exact(&view, block, read.version));
+        if now.is_ok_and(|now| now.place != read.place) {
+            return;
+        }
+        let object = group.objects.entry(id).or_default();
+        object.family = spec.family;
+        for stacks in [&mut object.over.stacks, &mut object.frozen.stacks] {
+            let stack = stacks.get_mut(&block);
+            if stack.is_some_and(|s| s.damage(read.version)) {
+                return;
+            }
+        }
+        object.stack(block).mark(read);
+    }
+
     fn joined(&self, parts: &[Part]) -> Buf {
         let blocks: usize = parts.iter().map(|p| p.blocks).sum();
         let mut whole = self.options.pool.take(blocks * BLOCK_SIZE);
@@ -153,175 +323,117 @@ impl<D: Disk> Store<D> {
         whole
     }
 
-    /// The entry of each block, and where in the chain it was found: entry, zero entry, or ask the parent.
-    fn resolve(&self, spec: &ReadSpec) -> Result<SmallVec<[(Held, LayerId); 1]>, ReadError> {
-        let mut found = SmallVec::new();
-        let Some(group) = self.groups.get(&spec.group) else {
-            let head = spec.layers.first().copied().unwrap_or_default();
-            return match spec.which {
-                Which::Visible => Ok(spec.range.blocks().map(|_| (Held::ABSENT, head)).collect()),
-                Which::Exact(_) => Err(ReadError::Missing),
+    /// The highest entry of every block of a group, waited for: for checkers.
+    pub fn top_entries(&mut self, group: GroupId) -> Vec<((ObjectId, u16), Entry)> {
+        let mut found = Vec::new();
+        let mut after = None;
+        loop {
+            let Some(Event::Touched { objects, is_last, .. }) =
+                self.ask_and_wait(Ask::Touched { group, above: Version::ZERO, after, max: 64 })
+            else {
+                return found;
             };
-        };
-        for block in spec.range.blocks() {
-            found.push(self.resolve_one(group, spec, block)?);
-        }
-        Ok(found)
-    }
-
-    fn resolve_one(
-        &self,
-        group: &crate::group::Group,
-        spec: &ReadSpec,
-        block: u16,
-    ) -> Result<(Held, LayerId), ReadError> {
-        let mut last = spec.layers.first().copied().unwrap_or_default();
-        for &layer in &spec.layers {
-            let id = ObjectId { layer, chunk: spec.chunk };
-            last = layer;
-            let held = match spec.which {
-                Which::Visible => group.visible(id, block),
-                Which::Exact(version) => {
-                    let object = group.objects.get(&id);
-                    match object.and_then(|o| o.exact(block, version)) {
-                        Some(held) => held,
-                        None if object.is_some_and(|o| o.is_lost(block)) => {
-                            return Err(ReadError::Unreadable(id));
-                        }
-                        None => return Err(ReadError::Missing),
-                    }
+            after = objects.last().map(|o| o.0).or(after);
+            for (object, _) in objects {
+                let ask = Ask::Entries { group, object, visible_only: false };
+                let Some(Event::Entries { runs: Ok(runs), .. }) = self.ask_and_wait(ask) else { continue };
+                for (at, (first, entry)) in runs.iter().enumerate() {
+                    let end = runs.get(at + 1).map_or(sarsen_types::BLOCKS_PER_CHUNK, |r| r.0);
+                    let blocks = (*first..end).filter(|_| *entry != Entry::Absent);
+                    found.extend(blocks.map(|b| ((object, b), *entry)));
                 }
-            };
-            if held.is_absent() && group.objects.get(&id).is_some_and(|o| o.is_lost(block)) {
-                return Err(ReadError::Unreadable(id));
             }
-            if !held.is_absent() {
-                return Ok((held, layer));
+            if is_last {
+                return found;
             }
         }
-        Ok((Held::ABSENT, last))
     }
 
-    /// Which blocks hold data, as runs; answered by `Status`.
-    pub fn status(&mut self, token: Token, spec: ReadSpec) {
-        let result = self.resolve(&spec).map(|held| {
-            let mut runs: Vec<BlockRange> = Vec::new();
-            for ((h, _), block) in held.iter().zip(spec.range.blocks()) {
-                if h.place.block().is_none() {
-                    continue;
-                }
-                match runs.last_mut() {
-                    Some(run) if run.end() == block => run.count += 1,
-                    _ => runs.push(BlockRange::new(block, 1)),
-                }
+    /// Asks and waits; other events stay for the next turn.
+    fn ask_and_wait(&mut self, ask: Ask) -> Option<Event> {
+        const MINE: Token = Token(u64::MAX);
+        self.ask(MINE, ask);
+        loop {
+            let is_mine = |e: &Event| matches!(e, Event::Touched { token, .. } | Event::Entries { token, .. } if *token == MINE);
+            if let Some(at) = self.ready.iter().position(is_mine) {
+                return Some(self.ready.remove(at));
             }
-            runs
-        });
-        self.ready.push(Event::Status(token, result));
-    }
-
-    // ---- listings ----
-
-    /// Blocks with an entry above `above`, with all that is held of each down to the first at or below (R12, R13).
-    pub fn list_stacks(
-        &mut self,
-        token: Token,
-        group: GroupId,
-        above: Version,
-        after: Option<(ObjectId, u16)>,
-        max: usize,
-    ) {
-        let mut blocks = Vec::new();
-        let mut is_last = true;
-        if let Some(group) = self.groups.get(&group) {
-            let from = after.map_or(ObjectId::default(), |a| a.0);
-            'all: for (id, object) in group.objects.range(from..).filter(|o| o.1.touched > above) {
-                for block in 0..BLOCKS_PER_CHUNK {
-                    if after.is_some_and(|a| (*id, block) <= a) || object.top(block).version <= above {
-                        continue;
-                    }
-                    if blocks.len() == max {
-                        is_last = false;
-                        break 'all;
-                    }
-                    let stack = stack_of(object, block, above);
-                    blocks.push(BlockStack { object: *id, family: object.family, block, stack });
-                }
+            if !self.wait_some() {
+                return None;
             }
         }
-        self.ready.push(Event::Stacks { token, blocks, is_last });
-    }
-
-    /// Objects touched above `above`, emptied ones included (R18).
-    pub fn list_touched(
-        &mut self,
-        token: Token,
-        group: GroupId,
-        above: Version,
-        after: Option<ObjectId>,
-        max: usize,
-    ) {
-        let mut objects = Vec::new();
-        let mut is_last = true;
-        if let Some(group) = self.groups.get(&group) {
-            let listed =
-                group.objects.iter().filter(|(id, o)| o.touched > above && after.is_none_or(|a| **id > a));
-            for (id, object) in listed {
-                if objects.len() == max {
-                    is_last = false;
-                    break;
-                }
-                objects.push((*id, object.touched));
-            }
-        }
-        self.ready.push(Event::Touched { token, objects, is_last });
-    }
-
-    /// The entries of an object, the committed ones or the top ones, as runs.
-    pub fn list_entries(&mut self, token: Token, group: GroupId, object: ObjectId, visible_only: bool) {
-        let (mut touched, mut runs) = (Version::ZERO, Vec::new());
-        let mut result = Ok(());
-        if let Some(g) = self.groups.get(&group)
-            && let Some(o) = g.objects.get(&object)
-        {
-            touched = o.touched;
-            if o.lost.is_some() {
-                result = Err(ReadError::Unreadable(object));
-            }
-            for block in 0..BLOCKS_PER_CHUNK {
-                let held = if visible_only { g.visible(object, block) } else { o.top(block) };
-                let entry = held.entry();
-                if runs.last().is_none_or(|r: &(u16, Entry)| r.1 != entry) {
-                    runs.push((block, entry));
-                }
-            }
-        } else {
-            runs.push((0, Entry::Absent));
-        }
-        self.ready.push(Event::Entries { token, touched, runs: result.map(|()| runs) });
     }
 }
 
-fn stack_of(object: &crate::object::Object, block: u16, above: Version) -> SmallVec<[Entry; 2]> {
-    let mut stack = SmallVec::new();
-    let over = object.over.get(&block).into_iter().flat_map(|s| s.iter().rev().copied());
-    for held in over.chain(Some(object.base_of(block)).filter(|h| !h.is_absent())) {
-        stack.push(held.entry());
-        if held.version <= above {
+/// The entry of each block, and where in the chain it was found: entry, zero entry, or ask the parent.
+fn resolve(look: &mut Lookup<'_>, spec: &ReadSpec) -> Result<Resolved, Refusal> {
+    let head = spec.layers.first().copied().unwrap_or_default();
+    let mut found: Resolved = spec.range.blocks().map(|_| (Held::ABSENT, head)).collect();
+    let mut is_away = false;
+    let mut left = spec.range.count as usize;
+    for &layer in &spec.layers {
+        if left == 0 {
             break;
         }
+        let id = ObjectId { layer, chunk: spec.chunk };
+        let view = match look.object(id) {
+            Ok(view) => view,
+            Err(_) => {
+                is_away = true;
+                break;
+            }
+        };
+        for (at, block) in spec.range.blocks().enumerate() {
+            if !found[at].0.is_absent() {
+                continue;
+            }
+            found[at].1 = layer;
+            let held = match spec.which {
+                _ if view.is_unknown() => Ok(Held::ABSENT),
+                Which::Visible => look.visible(&view, block),
+                Which::Exact(version) => look.exact(&view, block, version),
+            };
+            match held {
+                Ok(held) if held.is_absent() && matches!(spec.which, Which::Exact(_)) && !is_away => {
+                    return Err(Refusal::Failed(ReadError::Missing));
+                }
+                Ok(held) if held.is_absent() => {}
+                Ok(held) => {
+                    found[at].0 = held;
+                    left -= 1;
+                }
+                Err(Stop::Away) => is_away = true,
+                Err(Stop::Lost) if is_away => {}
+                Err(Stop::Lost) => return Err(Refusal::Failed(ReadError::Unreadable(id))),
+            }
+        }
     }
-    stack
+    if is_away {
+        return Err(Refusal::Away);
+    }
+    if let (Which::Exact(_), true) = (spec.which, left > 0) {
+        return Err(Refusal::Failed(ReadError::Missing));
+    }
+    Ok(found)
 }
 
-impl<D: Disk> Store<D> {
-    /// The highest entry of every block of a group: for checkers.
-    pub fn top_entries(&self, group: GroupId) -> impl Iterator<Item = ((ObjectId, u16), Entry)> {
-        self.groups.get(&group).into_iter().flat_map(|g| {
-            g.objects
-                .iter()
-                .flat_map(|(id, o)| (0..BLOCKS_PER_CHUNK).map(move |b| ((*id, b), o.top(b).entry())))
-                .filter(|(_, e)| *e != Entry::Absent)
-        })
+fn damaged(spec: &ReadSpec, held: &Resolved) -> Vec<(LayerId, u16, Entry)> {
+    (held.iter().zip(spec.range.blocks()))
+        .filter(|((h, _), _)| h.place.kind() == Kind::Damaged)
+        .map(|((h, layer), block)| (*layer, block, h.entry()))
+        .collect()
+}
+
+fn runs_with_data(spec: &ReadSpec, held: &Resolved) -> Vec<BlockRange> {
+    let mut runs: Vec<BlockRange> = Vec::new();
+    for ((h, _), block) in held.iter().zip(spec.range.blocks()) {
+        if h.place.block().is_none() {
+            continue;
+        }
+        match runs.last_mut() {
+            Some(run) if run.end() == block => run.count += 1,
+            _ => runs.push(BlockRange::new(block, 1)),
+        }
     }
+    runs
 }

@@ -1,5 +1,27 @@
-//! Which blocks of a slice are free (S12): a bit a block, and what must pass before a freed one may be written again.
+//! Which blocks of a slice are free (S12): a bit a block, in pages that are read when they are needed, and what must pass
+//! before a freed block may be written again.
+//!
+//! *Settled* blocks are those that the next root names, directly or through its pages; *held* ones are named by entries not
+//! merged yet, or were freed and are not reusable yet. A block is one of these or free, never both.
+use crate::bytes::{Malformed, Reader, Writer};
 use std::collections::VecDeque;
+
+/// Blocks of a region: the unit in which space is filled.
+pub const REGION: u64 = 1024;
+/// Regions of a bitmap page.
+const REGIONS: u64 = 31;
+/// Blocks of a bitmap page.
+pub const SPAN: u64 = REGION * REGIONS;
+const WORDS: usize = SPAN as usize / 64;
+const REGION_WORDS: usize = REGION as usize / 64;
+/// Copies of each bitmap page on disk: two versions, each twice.
+pub const BITMAP_COPIES: u64 = 4;
+/// A region whose page was not read yet.
+const UNKNOWN: u16 = u16::MAX;
+/// Writes of at least so many blocks look for runs in empty regions (S15).
+pub const RUN_BLOCKS_MIN: u64 = 16;
+
+type Bits = Box<[u64; WORDS]>;
 
 /// What must have happened before a freed block is written again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -12,148 +34,413 @@ pub struct Barrier {
     pub root: u64,
 }
 
+/// Whose blocks are taken: each fills a region of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stream {
+    /// Small writes thread through holes.
+    Small = 0,
+    /// Long ones take runs (S15).
+    Long = 1,
+    /// Map pages.
+    Map = 2,
+    /// Their twins, elsewhere.
+    Twin = 3,
+}
+
+/// Where the current version of a bitmap page lies, as the root says it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Span {
+    /// Which of the two versions is current.
+    pub version: u8,
+    /// Whether any was ever written; if not, all is free.
+    pub is_written: bool,
+    /// Of its checksum.
+    pub sum: u32,
+    /// Free blocks by it.
+    pub free: u16,
+}
+
+impl Span {
+    /// Bytes of it.
+    pub const BYTES: usize = 8;
+    /// Appends it.
+    pub fn put(self, w: &mut Writer) {
+        w.u8(self.version).u8(self.is_written.into()).u32(self.sum).u16(self.free);
+    }
+    /// Takes it.
+    pub fn get(r: &mut Reader<'_>) -> Result<Span, Malformed> {
+        let (version, is_written) = (r.get_u8()? & 1, r.get_u8()? != 0);
+        Ok(Span { version, is_written, sum: r.get_u32()?, free: r.get_u16()? })
+    }
+}
+
+#[derive(Debug, Default)]
+struct Page {
+    span: Span,
+    settled: Option<Bits>,
+    held: Option<Bits>,
+    held_count: u32,
+    is_dirty: bool,
+}
+
 /// See the module. Blocks are numbered from the start of the slice.
 #[derive(Debug)]
 pub struct Space {
-    /// Referenced by leaves and by map pages: what a checkpoint writes down.
-    settled: Vec<u64>,
-    /// Referenced by entries not merged yet, or freed and not yet reusable.
-    held: Vec<u64>,
     first: u64,
     end: u64,
-    cursor: u64,
+    pages: Vec<Page>,
+    /// Free blocks by region, where its page is in memory.
+    regions: Vec<u16>,
+    /// Per stream: the next block to look at, and the end of its region.
+    cursors: [(u64, u64); 4],
     free: u64,
     limbo: VecDeque<(u64, Barrier)>,
+    /// Those that wait for a root.
+    limbo_of_roots: VecDeque<(u64, Barrier)>,
+    /// A page whose reading would bring more free space than what is in memory has.
+    wanted: Option<u64>,
+}
+
+/// Bitmap pages for so many blocks.
+pub fn pages_of(blocks: u64) -> u64 {
+    blocks.div_ceil(SPAN)
 }
 
 impl Space {
-    /// Blocks `first .. end`, all free.
-    pub fn new(first: u64, end: u64) -> Space {
-        let words = (end as usize).div_ceil(64);
-        Space {
-            settled: vec![0; words],
-            held: vec![0; words],
+    /// Blocks `first .. end`, used as `spans` say; all free where there are none.
+    pub fn new(first: u64, end: u64, spans: &[Span]) -> Space {
+        let count = pages_of(end - first);
+        let mut pages: Vec<Page> = (0..count).map(|_| Page::default()).collect();
+        let mut free = 0;
+        for (at, page) in pages.iter_mut().enumerate() {
+            let blocks = SPAN.min(end - first - at as u64 * SPAN);
+            page.span = Span { free: blocks as u16, ..Span::default() };
+            if let Some(span) = spans.get(at) {
+                page.span = *span;
+            }
+            free += u64::from(page.span.free);
+        }
+        let regions = vec![UNKNOWN; (end - first).div_ceil(REGION) as usize];
+        let mut space = Space {
             first,
             end,
-            cursor: first,
-            free: end - first,
+            pages,
+            regions,
+            cursors: [(0, 0); 4],
+            free,
             limbo: VecDeque::new(),
+            limbo_of_roots: VecDeque::new(),
+            wanted: None,
+        };
+        for at in 0..count {
+            if !space.pages[at as usize].span.is_written {
+                space.load(at, Box::new([0; WORDS]));
+            }
         }
-    }
-
-    fn is_free(&self, block: u64) -> bool {
-        let (word, bit) = (block as usize / 64, block % 64);
-        (self.settled[word] | self.held[word]) >> bit & 1 == 0
+        space
     }
 
     /// Blocks that can hold data.
     pub fn total(&self) -> u64 {
         self.end - self.first
     }
-
     /// Blocks free now; what waits to become free counts as used.
     pub fn free(&self) -> u64 {
         self.free
-    }
-
-    /// Up to `most` neighbouring blocks, from where the last allocation ended; `None` when none is free. A threaded log:
-    /// ascending, through the holes, so random writes become sequential ones.
-    pub fn take(&mut self, most: u64) -> Option<(u64, u64)> {
-        if self.free == 0 || most == 0 {
-            return None;
-        }
-        let start = self.next_free(self.cursor).or_else(|| self.next_free(self.first))?;
-        let mut count = 0;
-        while count < most && start + count < self.end && self.is_free(start + count) {
-            set(&mut self.held, start + count);
-            count += 1;
-        }
-        self.free -= count;
-        self.cursor = if start + count < self.end { start + count } else { self.first };
-        Some((start, count))
-    }
-
-    fn next_free(&self, from: u64) -> Option<u64> {
-        let mut block = from;
-        while block < self.end {
-            let word = block as usize / 64;
-            let open = !(self.settled[word] | self.held[word]) >> (block % 64);
-            if open == 0 {
-                block = (word as u64 + 1) * 64;
-                continue;
-            }
-            block += u64::from(open.trailing_zeros());
-            return (block < self.end).then_some(block);
-        }
-        None
-    }
-
-    /// An entry that names it was merged into a leaf, or it is a map page now.
-    pub fn settle(&mut self, block: u64) {
-        clear(&mut self.held, block);
-        set(&mut self.settled, block);
-    }
-
-    /// Found in use when the drive was opened.
-    pub fn mark_held(&mut self, block: u64) {
-        if self.is_free(block) {
-            self.free -= 1;
-        }
-        if self.settled[block as usize / 64] >> (block % 64) & 1 == 0 {
-            set(&mut self.held, block);
-        }
-    }
-
-    /// Found in use by the map when the drive was opened.
-    pub fn mark_settled(&mut self, block: u64) {
-        if self.is_free(block) {
-            self.free -= 1;
-        }
-        set(&mut self.settled, block);
-    }
-
-    /// Nothing names it any more; it is free once the barrier is passed.
-    pub fn release(&mut self, block: u64, barrier: Barrier) {
-        clear(&mut self.settled, block);
-        set(&mut self.held, block);
-        self.limbo.push_back((block, barrier));
-    }
-
-    /// Frees what has passed its barrier.
-    pub fn pass(&mut self, durable: u64, oldest_read: u64, root: u64) {
-        while let Some(&(block, b)) = self.limbo.front() {
-            if b.journal > durable || b.read > oldest_read || b.root > root {
-                return;
-            }
-            self.limbo.pop_front();
-            clear(&mut self.held, block);
-            self.free += 1;
-        }
-    }
-
-    /// A checkpoint is cut before journal block `sequence`: what waits for that block to say that it is free waits for root
-    /// `root` instead, which says it too. A full store may have nothing more to journal.
-    pub fn cut(&mut self, sequence: u64, root: u64) {
-        for (_, barrier) in self.limbo.iter_mut().filter(|l| l.1.journal >= sequence) {
-            *barrier = Barrier { journal: sequence - 1, root: barrier.root.max(root), ..*barrier };
-        }
-    }
-
-    /// The bits that a checkpoint writes.
-    pub fn settled_words(&self) -> &[u64] {
-        &self.settled
     }
     /// Whether the block lies in what is allocated.
     pub fn contains(&self, block: u64) -> bool {
         self.first <= block && block < self.end
     }
-}
+    /// Bytes of memory of its pages.
+    pub fn bytes(&self) -> usize {
+        let bits = |p: &Page| usize::from(p.settled.is_some()) + usize::from(p.held.is_some());
+        self.pages.iter().map(bits).sum::<usize>() * WORDS * 8 + self.regions.len() * 2
+    }
 
-fn set(bits: &mut [u64], block: u64) {
-    bits[block as usize / 64] |= 1 << (block % 64);
-}
-fn clear(bits: &mut [u64], block: u64) {
-    bits[block as usize / 64] &= !(1 << (block % 64));
+    fn at(&self, block: u64) -> (usize, usize, u64) {
+        let offset = block - self.first;
+        ((offset / SPAN) as usize, (offset % SPAN) as usize / 64, 1 << (offset % 64))
+    }
+
+    // ---- pages ----
+
+    /// The number of the page that has a block's bit, when it is not in memory.
+    pub fn is_away(&self, block: u64) -> Option<u64> {
+        let (page, _, _) = self.at(block);
+        self.pages[page].settled.is_none().then_some(page as u64)
+    }
+    /// A page to read so that there is more to allocate from.
+    pub fn wanted(&self) -> Option<u64> {
+        self.wanted
+    }
+    /// Where a page's current version is, by the root.
+    pub fn span(&self, page: u64) -> Span {
+        self.pages[page as usize].span
+    }
+
+    /// A page was read.
+    pub fn take_in(&mut self, page: u64, payload: &[u8]) -> Result<(), Malformed> {
+        let mut r = Reader::new(payload);
+        if r.get_u64()? != page {
+            return r.fail("the bitmap of this part of the slice");
+        }
+        let mut bits = Box::new([0u64; WORDS]);
+        for word in bits.iter_mut() {
+            *word = r.get_u64()?;
+        }
+        self.load(page, bits);
+        Ok(())
+    }
+
+    fn load(&mut self, page: u64, bits: Bits) {
+        if self.wanted == Some(page) {
+            self.wanted = None;
+        }
+        let p = &mut self.pages[page as usize];
+        if p.settled.is_some() {
+            return;
+        }
+        p.settled = Some(bits);
+        let first_region = (page * REGIONS) as usize;
+        for region in first_region..(first_region + REGIONS as usize).min(self.regions.len()) {
+            self.regions[region] = self.count(region);
+        }
+    }
+
+    fn count(&self, region: usize) -> u16 {
+        let page = &self.pages[region / REGIONS as usize];
+        let word = region % REGIONS as usize * REGION_WORDS;
+        let blocks = REGION.min(self.total() - region as u64 * REGION);
+        let used = |bits: &Option<Bits>| {
+            bits.as_ref().map_or(0, |b| b[word..word + REGION_WORDS].iter().map(|w| w.count_ones()).sum::<u32>())
+        };
+        (blocks as u32 - used(&page.settled) - used(&page.held)) as u16
+    }
+
+    /// The payloads of pages that changed since they were written, with their numbers.
+    pub fn changed(&self) -> Vec<u64> {
+        (0..self.pages.len() as u64).filter(|p| self.pages[*p as usize].is_dirty).collect()
+    }
+
+    /// The payload of a page.
+    pub fn encode(&self, page: u64) -> Vec<u8> {
+        let mut w = Writer::default();
+        w.u64(page);
+        if let Some(bits) = &self.pages[page as usize].settled {
+            for word in bits.iter() {
+                w.u64(*word);
+            }
+        }
+        w.0
+    }
+
+    /// A page is being written: its other version becomes the current one. Gives that.
+    pub fn written(&mut self, page: u64, sum: u32) -> Span {
+        let p = &mut self.pages[page as usize];
+        p.is_dirty = false;
+        p.span = Span { version: p.span.version ^ 1, is_written: true, sum, free: p.span.free };
+        p.span
+    }
+
+    /// One of its two places is bad: it is written with the next checkpoint though nothing changed.
+    pub fn write_anew(&mut self, page: u64) {
+        self.pages[page as usize].is_dirty = true;
+    }
+
+    /// What the root says of all pages.
+    pub fn spans(&self) -> impl Iterator<Item = Span> {
+        self.pages.iter().map(|p| p.span)
+    }
+
+    // ---- taking ----
+
+    /// Up to `most` neighbouring blocks, going on where the stream's last allocation ended; `None` when none is at hand:
+    /// then [`Space::wanted`] says which page to read, or all is used.
+    pub fn take(&mut self, stream: Stream, most: u64) -> Option<(u64, u64)> {
+        loop {
+            let (from, end) = self.cursors[stream as usize];
+            if let Some(start) = self.next_free(from, end) {
+                let mut count = 0;
+                while count < most && start + count < end && self.is_free(start + count) {
+                    self.hold(start + count);
+                    count += 1;
+                }
+                self.cursors[stream as usize].0 = start + count;
+                return Some((start, count));
+            }
+            self.cursors[stream as usize] = self.next_region(stream)?;
+        }
+    }
+
+    fn is_free(&self, block: u64) -> bool {
+        let (page, word, bit) = self.at(block);
+        let page = &self.pages[page];
+        page.settled.as_ref().is_some_and(|b| b[word] & bit == 0)
+            && page.held.as_ref().is_none_or(|b| b[word] & bit == 0)
+    }
+
+    fn next_free(&self, from: u64, end: u64) -> Option<u64> {
+        let mut block = from;
+        while block < end {
+            let (page, word, bit) = self.at(block);
+            let page = &self.pages[page];
+            let used = page.settled.as_ref()?[word] | page.held.as_ref().map_or(0, |b| b[word]);
+            let open = !used & !(bit - 1);
+            if open != 0 {
+                let found = block - u64::from(bit.trailing_zeros()) + u64::from(open.trailing_zeros());
+                return (found < end).then_some(found);
+            }
+            block += 64 - u64::from(bit.trailing_zeros());
+        }
+        None
+    }
+
+    /// The emptiest region nobody fills (S15), among those in memory; the lowest of equals, so that space is filled in
+    /// ascending order. Twins look from the far end, to lie apart.
+    fn next_region(&mut self, stream: Stream) -> Option<(u64, u64)> {
+        let open: [u64; 4] = self.cursors.map(|c| if c.1 == 0 { u64::MAX } else { (c.1 - 1 - self.first) / REGION });
+        let mut best: Option<(u16, usize)> = None;
+        for (region, &free) in self.regions.iter().enumerate() {
+            if free == UNKNOWN || free == 0 || open.contains(&(region as u64)) {
+                continue;
+            }
+            let is_better = match best {
+                None => true,
+                Some((most, _)) if stream == Stream::Twin => free >= most,
+                Some((most, _)) => free > most,
+            };
+            if is_better {
+                best = Some((free, region));
+            }
+        }
+        self.want_page(best.map_or(0, |b| b.0));
+        // with nothing else left, what another stream has begun is finished together
+        let best = best.or_else(|| {
+            (self.regions.iter().enumerate())
+                .filter(|(_, free)| **free != UNKNOWN && **free > 0)
+                .map(|(region, free)| (*free, region))
+                .max()
+        });
+        let (_, region) = best?;
+        let start = self.first + region as u64 * REGION;
+        Some((start, (start + REGION).min(self.end)))
+    }
+
+    /// Notes the page not in memory with the most free space, when its regions are likely emptier than `best`.
+    fn want_page(&mut self, best: u16) {
+        if self.wanted.is_some() {
+            return;
+        }
+        let away = self.pages.iter().enumerate().filter(|(_, p)| p.settled.is_none());
+        let emptiest = away.map(|(at, p)| (u64::from(p.span.free).saturating_sub(p.held_count.into()), at)).max();
+        if let Some((free, at)) = emptiest
+            && free > u64::from(best) * REGIONS
+        {
+            self.wanted = Some(at as u64);
+        }
+    }
+
+    // ---- marking ----
+
+    fn hold(&mut self, block: u64) {
+        let (page, word, bit) = self.at(block);
+        let p = &mut self.pages[page];
+        let bits = p.held.get_or_insert_with(|| Box::new([0; WORDS]));
+        debug_assert_eq!(bits[word] & bit, 0, "block {block} is held already");
+        bits[word] |= bit;
+        p.held_count += 1;
+        self.free -= 1;
+        self.region_changed(block, -1);
+    }
+
+    fn region_changed(&mut self, block: u64, by: i16) {
+        let region = &mut self.regions[((block - self.first) / REGION) as usize];
+        if *region != UNKNOWN {
+            *region = region.wrapping_add_signed(by);
+        }
+    }
+
+    fn unhold(&mut self, block: u64) {
+        let (page, word, bit) = self.at(block);
+        let p = &mut self.pages[page];
+        let Some(bits) = &mut p.held else { return };
+        assert_ne!(bits[word] & bit, 0, "block {block} was held");
+        bits[word] &= !bit;
+        p.held_count -= 1;
+        if p.held_count == 0 {
+            p.held = None;
+        }
+    }
+
+    /// Found in use by an entry not merged, when the drive was opened.
+    pub fn mark_held(&mut self, block: u64) {
+        let (page, word, bit) = self.at(block);
+        if self.pages[page].held.as_ref().is_none_or(|b| b[word] & bit == 0) {
+            self.hold(block);
+        }
+    }
+
+    /// A held block is named by what the next root names.
+    pub fn settle(&mut self, block: u64) {
+        self.unhold(block);
+        let (page, word, bit) = self.at(block);
+        let p = &mut self.pages[page];
+        let bits = p.settled.as_mut().expect("what is held was allocated from a page in memory, or its page was read");
+        debug_assert_eq!(bits[word] & bit, 0, "block {block} is settled already");
+        bits[word] |= bit;
+        p.span.free -= 1;
+        p.is_dirty = true;
+    }
+
+    /// The next root does not name it any more; it is free once the barrier is passed. Its page is in memory.
+    pub fn unsettle(&mut self, block: u64, barrier: Barrier) {
+        let (page, word, bit) = self.at(block);
+        let p = &mut self.pages[page];
+        let bits = p.settled.as_mut().expect("the page of a displaced block was read");
+        assert_ne!(bits[word] & bit, 0, "block {block} was settled");
+        bits[word] &= !bit;
+        p.span.free += 1;
+        p.is_dirty = true;
+        let held = p.held.get_or_insert_with(|| Box::new([0; WORDS]));
+        held[word] |= bit;
+        p.held_count += 1;
+        self.limbo_of_roots.push_back((block, barrier));
+    }
+
+    /// Nothing names a held block any more; it is free once the barrier is passed.
+    pub fn release(&mut self, block: u64, barrier: Barrier) {
+        match barrier.root {
+            0 => self.limbo.push_back((block, barrier)),
+            _ => self.limbo_of_roots.push_back((block, barrier)),
+        }
+    }
+
+    /// A block just taken is not needed: nothing was written to it.
+    pub fn give_back(&mut self, block: u64) {
+        self.set_free(block);
+    }
+
+    fn set_free(&mut self, block: u64) {
+        self.unhold(block);
+        self.free += 1;
+        self.region_changed(block, 1);
+    }
+
+    /// Frees what has passed its barrier.
+    pub fn pass(&mut self, durable: u64, oldest_read: u64, root: u64) {
+        for which in 0..2 {
+            loop {
+                let limbo = if which == 0 { &mut self.limbo } else { &mut self.limbo_of_roots };
+                let Some(&(block, b)) = limbo.front() else { break };
+                if b.journal > durable || b.read > oldest_read || b.root > root {
+                    break;
+                }
+                limbo.pop_front();
+                self.set_free(block);
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -162,39 +449,68 @@ mod tests {
 
     #[test]
     fn what_is_released_is_free_only_behind_its_barrier() {
-        let mut space = Space::new(10, 14);
-        assert_eq!(space.take(8), Some((10, 4)));
-        assert_eq!(space.take(1), None);
+        let mut space = Space::new(10, 14, &[]);
+        assert_eq!(space.take(Stream::Small, 8), Some((10, 4)));
+        assert_eq!(space.take(Stream::Small, 1), None);
         space.release(12, Barrier { journal: 5, read: 2, root: 1 });
-        space.pass(5, 2, 0);
-        assert_eq!(space.take(1), None);
+        space.release(11, Barrier { journal: 4, read: 2, root: 0 });
+        space.pass(4, 2, 0);
+        assert_eq!(space.take(Stream::Small, 2), Some((11, 1)));
         space.pass(5, 2, 1);
-        assert_eq!(space.take(8), Some((12, 1)));
-    }
-
-    /// A store that was full waited for a journal block that nothing could bring about before it took back what was
-    /// discarded.
-    #[test]
-    fn a_root_says_what_is_free_where_no_journal_block_follows() {
-        let mut space = Space::new(10, 14);
-        assert_eq!(space.take(8), Some((10, 4)));
-        space.release(12, Barrier { journal: 6, read: 0, root: 0 });
-        space.cut(6, 2);
-        space.pass(5, 0, 1);
-        assert_eq!(space.free(), 0);
-        space.pass(5, 0, 2);
-        assert_eq!(space.free(), 1);
+        assert_eq!(space.take(Stream::Small, 8), Some((12, 1)));
     }
 
     #[test]
-    fn allocation_threads_the_holes() {
-        let mut space = Space::new(0, 256);
-        for block in [0, 1, 5, 64, 65, 200] {
-            space.mark_settled(block);
+    fn small_writes_thread_the_holes_and_long_ones_take_empty_regions() {
+        let mut space = Space::new(0, 3 * REGION, &[]);
+        for block in [0, 1, 5] {
+            space.mark_held(block);
         }
-        assert_eq!(space.take(10), Some((2, 3)));
-        assert_eq!(space.take(100), Some((6, 58)));
-        assert_eq!(space.take(3), Some((66, 3)));
-        assert_eq!(space.free(), 250 - 64);
+        for block in 2 * REGION..2 * REGION + 900 {
+            space.mark_held(block);
+        }
+        assert_eq!(space.take(Stream::Long, 64), Some((REGION, 64)));
+        assert_eq!(space.take(Stream::Small, 10), Some((2, 3)));
+        assert_eq!(space.take(Stream::Small, 100), Some((6, 100)));
+        assert_eq!(space.take(Stream::Map, 1), Some((2 * REGION + 900, 1)));
+        assert_eq!(space.free(), 3 * REGION - 903 - 64 - 103 - 1);
+    }
+
+    #[test]
+    fn pages_come_back_with_what_was_settled_and_are_read_only_when_needed() {
+        let end = 3 * SPAN + 100;
+        let mut space = Space::new(0, end, &[]);
+        let mut taken = Vec::new();
+        for _ in 0..3 {
+            let (first, count) = space.take(Stream::Small, 700).unwrap();
+            (first..first + count).for_each(|b| space.settle(b));
+            taken.push((first, count));
+        }
+        let changed = space.changed();
+        assert_eq!(changed, [0]);
+        let payload = space.encode(0);
+        let span = space.written(0, 77);
+        assert_eq!((span.version, span.sum, span.is_written), (1, 77, true));
+        let spans: Vec<Span> = space.spans().collect();
+        let mut again = Space::new(0, end, &spans);
+        assert_eq!((again.free(), again.is_away(5), again.is_away(SPAN)), (space.free(), Some(0), None));
+        again.take_in(0, &payload).unwrap();
+        assert_eq!(again.is_away(5), None);
+        let used: u64 = taken.iter().map(|t| t.1).sum();
+        assert_eq!(again.free(), end - used);
+        again.unsettle(3, Barrier { journal: 0, read: 0, root: 4 });
+        again.pass(9, 9, 3);
+        assert_eq!(again.free(), end - used);
+        again.pass(9, 9, 4);
+        assert_eq!(again.free(), end - used + 1);
+    }
+
+    #[test]
+    fn a_slice_whose_pages_are_away_asks_for_the_emptiest() {
+        let full = Span { is_written: true, free: 3, ..Span::default() };
+        let half = Span { free: 15_000, ..full };
+        let mut space = Space::new(0, 2 * SPAN, &[full, half]);
+        assert_eq!(space.take(Stream::Small, 1), None);
+        assert_eq!(space.wanted(), Some(1));
     }
 }

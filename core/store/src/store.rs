@@ -1,41 +1,23 @@
 //! The store of one slice: what is asked of it, and the turns in which it reaches the disk.
+use crate::cache::Cache;
 use crate::disk::{Completion, Disk, OpId};
 use crate::events::{Event, Token};
-use crate::group::Group;
-use crate::journal::{Draft, Head, Ring};
-use crate::place::{Held, Kind, Place};
+use crate::group::{Group, Groups, Left, is_structural};
+use crate::journal::{Draft, Head, Ring, UNITS_MAX};
+use crate::pages::{Loads, QUEUE};
+use crate::place::Held;
 use crate::read::Reads;
-use crate::space::{Barrier, Space};
+use crate::region::SliceRegion;
+use crate::space::{Barrier, RUN_BLOCKS_MIN, Space, Stream};
+use crate::table::Directory;
 use sarsen_buffer::{Buf, Pool};
 use sarsen_types::limits::JOURNAL_WINDOW_MAX;
-use sarsen_types::record::{Body, Content, Entry};
 use sarsen_types::{BLOCK_SIZE, DriveIdentity, GroupId, Instant, Ledger, OpenId, Record, Version};
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// Where a slice lies on its drive (S1, S5).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct SliceRegion {
-    /// Its first byte on the drive.
-    pub offset: u64,
-    /// Its length in blocks of 4 KiB.
-    pub blocks: u64,
-    /// First block of the journal ring, from the slice's start.
-    pub ring_first: u64,
-    /// Blocks of the ring.
-    pub ring_blocks: u64,
-}
-
-impl SliceRegion {
-    /// First block that can hold data.
-    pub fn data_first(&self) -> u64 {
-        self.ring_first + self.ring_blocks
-    }
-    /// The two root blocks, at its start and at its end.
-    pub fn roots(&self) -> [u64; 2] {
-        [0, self.blocks - 1]
-    }
-}
+/// From this part of the ring on, in per cent, fewer and fewer journal blocks may be in flight (S13).
+const SLOW_PER_CENT: u64 = 75;
 
 /// What a store is opened with.
 #[derive(Clone)]
@@ -46,7 +28,7 @@ pub struct Options {
     pub drive: DriveIdentity,
     /// This opening (R1), durable in the superblock already.
     pub open: OpenId,
-    /// Bytes of memory for deltas, leaves and tables (S4).
+    /// Bytes of memory for unmerged entries and map pages (S4).
     pub memory: usize,
 }
 
@@ -70,6 +52,8 @@ pub(crate) enum Op {
     Flush(u64),
     /// Part of a read.
     Read(u64, usize),
+    /// A map page, by its name.
+    Page(u64),
     /// Part of a checkpoint.
     Checkpoint,
     /// A root, read back.
@@ -92,7 +76,11 @@ pub struct Store<D: Disk> {
     pub(crate) region: SliceRegion,
     pub(crate) options: Options,
     pub(crate) ring: Ring,
-    pub(crate) groups: BTreeMap<GroupId, Group>,
+    pub(crate) groups: Groups,
+    /// Tables of copies that were dropped, whose space is not free yet.
+    pub(crate) doomed: Vec<Directory>,
+    pub(crate) cache: Cache,
+    pub(crate) loads: Loads,
     pub(crate) space: Space,
     pub(crate) head: Head,
     /// The unit of the oldest journal block that the root on disk needs.
@@ -107,70 +95,80 @@ pub struct Store<D: Disk> {
     flushing: bool,
     queue: VecDeque<(Token, Record, Option<Buf>)>,
     moved_floors: BTreeSet<GroupId>,
+    /// Blocks changed since the last cut.
+    pub(crate) changed_blocks: u64,
+    /// Leaves that the next checkpoint writes because of them, and those of the one under way.
+    pub(crate) owed: [u64; 2],
     pub(crate) ops: BTreeMap<OpId, Op>,
     next_op: u64,
     pub(crate) reads: Reads,
     pub(crate) ready: Vec<Event>,
     completions: Vec<Completion>,
+    left: Left,
     pub(crate) checkpoint: crate::checkpoint::State,
     /// Number of the root on disk.
     pub(crate) root: u64,
     /// Blocks of its stream and lists.
     pub(crate) stream_pages: Vec<u64>,
     failed: Option<String>,
+    has_failed: bool,
     now: Instant,
 }
 
+/// What opening found on the disk, for [`Store::assemble`].
+pub(crate) struct Found {
+    pub groups: Groups,
+    pub doomed: Vec<Directory>,
+    pub space: Space,
+    pub head: Head,
+    pub tail_unit: u64,
+    pub ring_used: u64,
+    pub root: u64,
+    pub stream_pages: Vec<u64>,
+}
+
 impl<D: Disk> Store<D> {
-    pub(crate) fn assemble(
-        disk: D,
-        region: SliceRegion,
-        options: Options,
-        groups: BTreeMap<GroupId, Group>,
-        head: Head,
-        (tail_unit, ring_used, root): (u64, u64, u64),
-        stream_pages: Vec<u64>,
-    ) -> Store<D> {
+    pub(crate) fn assemble(disk: D, region: SliceRegion, options: Options, found: Found) -> Store<D> {
         let ring = Ring {
             first: region.ring_first,
             units: region.ring_blocks,
             drive: options.drive,
             open: options.open,
         };
-        let mut space = Space::new(region.data_first(), region.blocks - 1);
-        for object in groups.values().flat_map(|g| g.objects.values()) {
-            object.base.iter().filter_map(|h| h.place.block()).for_each(|b| space.mark_settled(b));
-            object.over.values().flatten().filter_map(|h| h.place.block()).for_each(|b| space.mark_held(b));
-            object.pages.at.iter().filter(|p| p.0 != 0).for_each(|p| space.mark_settled(p.0));
-        }
-        stream_pages.iter().for_each(|b| space.mark_settled(*b));
-        groups.values().flat_map(|g| &g.table).for_each(|p| space.mark_settled(p.0));
-        let durable = head.sequence - 1;
+        let durable = found.head.sequence - 1;
+        let cache = Cache::new(options.memory / 2);
         Store {
             disk,
             region,
             options,
             ring,
-            groups,
-            space,
-            head,
-            tail_unit,
-            ring_used,
+            groups: found.groups,
+            doomed: found.doomed,
+            cache,
+            loads: Loads::default(),
+            space: found.space,
+            head: found.head,
+            tail_unit: found.tail_unit,
+            ring_used: found.ring_used,
             in_flight: VecDeque::new(),
             completed: durable,
             durable,
             flushing: false,
             queue: VecDeque::new(),
             moved_floors: BTreeSet::new(),
+            changed_blocks: 0,
+            owed: [0; 2],
             ops: BTreeMap::new(),
             next_op: 0,
             reads: Reads::default(),
             ready: Vec::new(),
             completions: Vec::new(),
+            left: Left::default(),
             checkpoint: crate::checkpoint::State::default(),
-            root,
-            stream_pages,
+            root: found.root,
+            stream_pages: found.stream_pages,
             failed: None,
+            has_failed: false,
             now: Instant(0),
         }
     }
@@ -217,7 +215,7 @@ impl<D: Disk> Store<D> {
         if !gone.is_empty() {
             self.moved_floors.insert(group);
         }
-        self.release(gone, 0);
+        self.release(gone);
     }
 
     /// Whether zero entries may vanish (R23), and `touched` of emptied objects be forgotten (R18).
@@ -230,7 +228,7 @@ impl<D: Disk> Store<D> {
         self.groups.entry(group).or_default()
     }
 
-    /// How full it is. Client writes stop at 95 % of what is not reserved (S16).
+    /// How full it is. Client writes stop before what is reserved for map and recovery (S16).
     pub fn space(&self) -> SpaceReport {
         let total = self.space.total();
         let free = self.space.free();
@@ -238,8 +236,23 @@ impl<D: Disk> Store<D> {
         SpaceReport {
             total_blocks: total,
             used_blocks: total - free,
-            client_blocks_free: free.saturating_sub(reserve),
+            client_blocks_free: free.saturating_sub(reserve + self.owed_blocks()),
         }
+    }
+
+    /// Blocks that the map needs for what is not merged yet.
+    fn owed_blocks(&self) -> u64 {
+        let leaves = self.owed[0] + self.owed[1];
+        // a table page in two places for some leaves, and the stream
+        leaves + leaves / 4 + 64
+    }
+
+    /// Bytes of memory it holds beside buffers: map pages, bitmaps, unmerged entries (S4).
+    pub fn memory(&self) -> usize {
+        let objects = self.groups.values().flat_map(|g| g.objects.values());
+        let entries: usize = objects.map(|o| 256 + 96 * (o.over.stacks.len() + o.frozen.stacks.len())).sum();
+        let slots: usize = self.groups.values().map(|g| g.directory.slots.len() * size_of::<crate::table::Slot>()).sum();
+        self.cache.bytes() + self.space.bytes() + entries + slots
     }
 
     /// When the oldest request to the disk was submitted (R9).
@@ -271,8 +284,15 @@ impl<D: Disk> Store<D> {
     pub fn poll(&mut self, now: Instant, events: &mut Vec<Event>) {
         self.now = now;
         let mut completions = std::mem::take(&mut self.completions);
-        self.disk.poll(&mut completions);
-        self.completed_all(&mut completions);
+        loop {
+            self.disk.poll(&mut completions);
+            let is_last = completions.is_empty();
+            self.completed_all(&mut completions);
+            // what completes inline may have asked for more
+            if is_last || self.has_failed {
+                break;
+            }
+        }
         self.completions = completions;
         self.drain(events);
     }
@@ -291,21 +311,41 @@ impl<D: Disk> Store<D> {
         }
     }
 
+    /// Waits for something the disk has in flight; `false` when there is nothing, or the drive ended.
+    pub(crate) fn wait_some(&mut self) -> bool {
+        if self.ops.is_empty() || self.has_failed {
+            return false;
+        }
+        let mut completions = std::mem::take(&mut self.completions);
+        self.disk.wait(&mut completions);
+        self.completed_all(&mut completions);
+        self.completions = completions;
+        true
+    }
+
     /// Blocks until the disk has nothing in flight: for opening, closing and tools.
     pub(crate) fn wait_all(&mut self) {
-        let mut completions = std::mem::take(&mut self.completions);
-        while !self.ops.is_empty() && self.failed.is_none() {
-            self.disk.wait(&mut completions);
-            self.completed_all(&mut completions);
+        while self.wait_some() {}
+    }
+
+    /// S9: nothing more is answered.
+    pub(crate) fn fail(&mut self, why: String) {
+        if !self.has_failed {
+            self.has_failed = true;
+            self.failed = Some(why);
         }
-        self.completions = completions;
+    }
+
+    pub(crate) fn notice(&mut self, what: String) {
+        self.ready.push(Event::Noticed(what));
     }
 
     fn completed_one(&mut self, done: Completion) {
         let Some(op) = self.ops.remove(&done.id) else { return };
         match (op, done.result) {
             (Op::Journal(sequence), Ok(())) => {
-                if let Some(f) = self.in_flight.iter_mut().find(|f| f.sequence == sequence) {
+                let first = self.in_flight.front().map_or(sequence, |f| f.sequence);
+                if let Some(f) = self.in_flight.get_mut((sequence - first) as usize) {
                     f.left -= 1;
                 }
             }
@@ -314,22 +354,24 @@ impl<D: Disk> Store<D> {
                 self.persisted(sequence);
             }
             (Op::Read(read, part), result) => self.read_completed(read, part, done.buf, result.is_ok()),
-            (Op::Checkpoint, Ok(())) => self.checkpoint.left -= 1,
+            (Op::Page(name), result) => self.page_completed(name, done.buf, result.is_ok()),
+            (Op::Checkpoint, Ok(())) => self.checkpoint.write_ended(),
             (Op::RootBack, Ok(())) => {
-                if !self.root_came_back(done.buf.as_ref()) {
-                    self.failed.get_or_insert("a checkpoint root is not what was written".into());
+                if !self.checkpoint.root_came_back(done.buf.as_ref()) {
+                    self.fail("a checkpoint root is not what was written".into());
                 }
             }
             // S9: a failed journal, data, flush or root write ends the drive
             (Op::Journal(_) | Op::Flush(_) | Op::Checkpoint | Op::RootBack, Err(why)) => {
-                self.failed.get_or_insert(format!("a write to the drive failed: {why}"));
+                self.fail(format!("a write to the drive failed: {why}"));
             }
         }
     }
 
     /// S7: completions are released in sequence order; a flush covers what had completed when it was submitted.
     fn advance(&mut self) {
-        while let Some(f) = self.in_flight.iter().find(|f| f.sequence == self.completed + 1 && f.left == 0) {
+        let first = self.in_flight.front().map_or(0, |f| f.sequence);
+        while let Some(f) = (self.in_flight.get((self.completed + 1).wrapping_sub(first) as usize)).filter(|f| f.left == 0) {
             self.completed = f.sequence;
         }
         if self.completed > self.durable {
@@ -341,8 +383,12 @@ impl<D: Disk> Store<D> {
                 self.disk.flush(id);
             }
         }
-        self.space.pass(self.durable, self.reads.oldest_number(), self.root);
+        self.pass();
         self.checkpoint_step();
+    }
+
+    pub(crate) fn pass(&mut self) {
+        self.space.pass(self.durable, self.reads.oldest_number(), self.root);
     }
 
     fn persisted(&mut self, sequence: u64) {
@@ -367,17 +413,30 @@ impl<D: Disk> Store<D> {
     /// What was gathered goes to the disk: journal blocks with their data, together (S6).
     pub fn submit(&mut self, now: Instant) {
         self.now = now;
-        if self.failed.is_some() {
+        if self.has_failed {
             return;
         }
         self.start_checkpoint_when_due();
-        while !self.queue.is_empty() && !self.checkpoint.holds_writes() {
-            if self.in_flight.len() >= JOURNAL_WINDOW_MAX || !self.has_ring_space() {
-                break;
-            }
-            self.write_block();
-        }
+        while self.may_write() && self.write_block() {}
         self.checkpoint_step();
+    }
+
+    /// Whether a journal block may be written now.
+    fn may_write(&self) -> bool {
+        let Some((_, record, _)) = self.queue.front() else { return false };
+        // a block may also leave a gap at the end of the ring
+        let has_ring_space = self.ring_used + 2 * UNITS_MAX < self.ring.units;
+        has_ring_space
+            && self.in_flight.len() < self.window()
+            && (self.checkpoint.is_idle() || !(is_structural(record) || self.is_memory_full()))
+    }
+
+    /// Journal blocks that may be in flight: fewer and fewer as the ring fills (S13).
+    fn window(&self) -> usize {
+        let slack = 100 - SLOW_PER_CENT;
+        let used = self.ring_used * 100 / self.ring.units;
+        let left = slack - used.saturating_sub(SLOW_PER_CENT).min(slack);
+        ((JOURNAL_WINDOW_MAX as u64 * left / slack) as usize).max(1)
     }
 
     /// Polls and submits in one: for tests and tools.
@@ -386,22 +445,15 @@ impl<D: Disk> Store<D> {
         self.poll(now, events);
     }
 
-    pub(crate) fn is_drained(&self) -> bool {
-        self.in_flight.is_empty()
-    }
     pub(crate) fn has_failed(&self) -> bool {
-        self.failed.is_some()
+        self.has_failed
     }
     pub(crate) fn clock(&self) -> Instant {
         self.now
     }
 
-    fn has_ring_space(&self) -> bool {
-        // a block may also leave a gap at the end of the ring
-        self.ring_used + 2 * crate::journal::UNITS_MAX < self.ring.units
-    }
-
-    fn write_block(&mut self) {
+    /// Writes one journal block with its data; `false` when what is first in the queue has to wait.
+    fn write_block(&mut self) -> bool {
         let mut draft = Draft::default();
         for group in std::mem::take(&mut self.moved_floors) {
             let (floor, settled) = (self.groups[&group].ledger.floor, self.groups[&group].settled);
@@ -410,13 +462,25 @@ impl<D: Disk> Store<D> {
         let sequence = self.head.sequence;
         let mut tokens: SmallVec<[Token; 8]> = SmallVec::new();
         let mut writes: Vec<(u64, u64, SmallVec<[Buf; 2]>)> = Vec::new();
+        let mut must_wait = false;
         while let Some((token, record, payload)) = self.queue.pop_front() {
+            if is_structural(&record) && !self.checkpoint.is_idle() {
+                self.queue.push_front((token, record, payload));
+                must_wait = true;
+                break;
+            }
             let Some(places) = self.allocate(record.data_blocks() as u64) else {
+                if let Some(page) = self.space.wanted() {
+                    self.load(self.want_bitmap(page), QUEUE);
+                    self.queue.push_front((token, record, payload));
+                    must_wait = true;
+                    break;
+                }
                 self.ready.push(Event::NoSpace(token));
                 continue;
             };
             if !draft.record(&record, &places) {
-                self.unallocate(&places);
+                places.iter().for_each(|p| self.space.give_back(*p));
                 self.queue.push_front((token, record, payload));
                 break;
             }
@@ -425,7 +489,7 @@ impl<D: Disk> Store<D> {
             tokens.push(token);
         }
         if draft.is_empty() {
-            return;
+            return !must_wait;
         }
         let units = draft.units();
         if self.head.unit + units > self.ring.units {
@@ -443,16 +507,21 @@ impl<D: Disk> Store<D> {
             self.disk.write(id, offset, bufs);
         }
         let (id, offset) = (self.op(Op::Journal(sequence)), self.byte(at));
-        self.disk.write(id, offset, SmallVec::from_buf_and_len_one(block));
+        self.disk.write(id, offset, smallvec![block]);
+        !must_wait
     }
 
     fn allocate(&mut self, blocks: u64) -> Option<SmallVec<[u64; 4]>> {
         let mut places = SmallVec::new();
+        if blocks > 0 && self.space.free() < blocks + self.owed_blocks() {
+            return None;
+        }
+        let stream = if blocks >= RUN_BLOCKS_MIN { Stream::Long } else { Stream::Small };
         while (places.len() as u64) < blocks {
-            match self.space.take(blocks - places.len() as u64) {
+            match self.space.take(stream, blocks - places.len() as u64) {
                 Some((first, count)) => places.extend(first..first + count),
                 None => {
-                    self.unallocate(&places);
+                    places.iter().for_each(|p| self.space.give_back(*p));
                     return None;
                 }
             }
@@ -460,28 +529,25 @@ impl<D: Disk> Store<D> {
         Some(places)
     }
 
-    fn unallocate(&mut self, places: &[u64]) {
-        let barrier = Barrier { journal: 0, read: 0, root: 0 };
-        places.iter().for_each(|p| self.space.release(*p, barrier));
-    }
-
-    /// Nothing names these any more; they are free behind their barrier (R10, S12).
-    pub(crate) fn release(&mut self, gone: impl IntoIterator<Item = Held>, root: u64) {
-        // while a checkpoint is under way a replay may still begin at the root before it
-        let root = root.max(self.checkpoint.number_under_way());
+    /// Nothing names these unmerged entries any more; their places are free behind their barrier (R10, S12).
+    pub(crate) fn release(&mut self, gone: impl IntoIterator<Item = Held>) {
+        // while a checkpoint is under way, what was held at its cut may be in its root, or in the replay from the one before
+        let root = self.checkpoint.number_under_way();
         let barrier = Barrier { journal: self.head.sequence, read: self.reads.next_number(), root };
         for block in gone.into_iter().filter_map(|h| h.place.block()) {
             self.space.release(block, barrier);
         }
     }
 
-    /// What a record does to map and ledger, in journal order. Also at replay.
+    /// What a record does to map and ledger, in journal order.
     fn apply(&mut self, record: &Record, places: &[u64]) {
-        let (gone, of_base) = self.group(record.group).apply(record, places);
-        self.release(gone, 0);
-        // a page on disk names these until the next root
-        let root = self.root + 1;
-        self.release(of_base, root);
+        let mut left = std::mem::take(&mut self.left);
+        self.group(record.group).apply(record, places, &mut left);
+        self.release(left.gone.drain(..));
+        self.doomed.extend(left.doomed.take().filter(|d| !d.slots.is_empty() || !d.index.is_empty()));
+        self.changed_blocks += std::mem::take(&mut left.blocks);
+        self.owed[0] += std::mem::take(&mut left.leaves);
+        self.left = left;
     }
 
     /// A checkpoint, and the end: so that the next open is fast. What is queued is persisted first.
@@ -493,7 +559,7 @@ impl<D: Disk> Store<D> {
 
     /// Persists what is queued and waits for it: for closing and for tests.
     pub fn flush_queue(&mut self) {
-        while self.failed.is_none() && (!self.queue.is_empty() || !self.ops.is_empty()) {
+        while !self.has_failed && (!self.queue.is_empty() || !self.ops.is_empty()) {
             self.submit(self.now);
             self.wait_all();
         }
@@ -515,60 +581,8 @@ fn gather(writes: &mut Vec<(u64, u64, SmallVec<[Buf; 2]>)>, places: &[u64], payl
                 last.1 += count as u64;
                 last.2.push(buf);
             }
-            _ => writes.push((places[at], count as u64, SmallVec::from_buf_and_len_one(buf))),
+            _ => writes.push((places[at], count as u64, smallvec![buf])),
         }
         at += count;
     }
-}
-
-/// A list of one, without an allocation.
-trait One<T> {
-    fn from_buf_and_len_one(item: T) -> Self;
-}
-impl<T> One<T> for SmallVec<[T; 2]> {
-    fn from_buf_and_len_one(item: T) -> Self {
-        let mut list = SmallVec::new();
-        list.push(item);
-        list
-    }
-}
-
-/// The entries a record gives its blocks, with the blocks' numbers.
-pub(crate) fn entries_of(record: &Record, places: &[u64]) -> Vec<(u16, Held)> {
-    let mut places = places.iter().map(|p| Place::data(*p));
-    let mut next = || places.next().expect("a place for each data block was checked");
-    match &record.body {
-        Body::Write(w) => (w.range.blocks().enumerate())
-            .map(|(at, block)| {
-                let held = match &w.content {
-                    Content::Zero => {
-                        Held { version: w.version, place: Place::ZERO, checksum: Default::default() }
-                    }
-                    Content::Data(sums) => Held { version: w.version, place: next(), checksum: sums[at] },
-                };
-                (block, held)
-            })
-            .collect(),
-        Body::Recover(r) => (r.range().blocks().zip(&r.entries))
-            .map(|(block, entry)| {
-                let held = match *entry {
-                    Entry::Absent | Entry::Damaged(..) => Held::ABSENT,
-                    Entry::Zero(version) => {
-                        Held { version, place: Place::ZERO, checksum: Default::default() }
-                    }
-                    Entry::Data(version, checksum) => Held { version, place: next(), checksum },
-                };
-                (block, held)
-            })
-            .collect(),
-        Body::Repair { block, version, checksum, .. } => {
-            vec![(*block, Held { version: *version, place: next(), checksum: *checksum })]
-        }
-        _ => Vec::new(),
-    }
-}
-
-/// Whether an entry of this kind has data to read.
-pub(crate) fn has_data(held: Held) -> bool {
-    held.place.kind() == Kind::Data
 }

@@ -70,13 +70,13 @@ impl DriveFormat for SarsenFormat {
             Options { pool: pool.clone(), drive: drive::slice_identity(identity, index), open, memory };
         let (store, opened) =
             Store::open(disk, region, options).map_err(|why| format!("slice {index}: {why}"))?;
-        if opened.replayed + opened.damaged + opened.unreadable > 0 {
+        if opened.replayed + opened.damaged + opened.ailing > 0 {
             tracing::info!(
                 drive = %file.path().display(),
                 slice = index,
                 replayed = opened.replayed,
                 damaged = opened.damaged,
-                unreadable = opened.unreadable,
+                ailing = opened.ailing,
                 "the journal was replayed"
             );
         }

@@ -1,0 +1,111 @@
+//! Reading map pages while the store runs: each once, whoever waits for it; of pages in two places the second when the first
+//! is bad, which is then written anew.
+use crate::disk::Disk;
+use crate::lookup::Want;
+use crate::page::{PageKind, Twin, unseal};
+use crate::store::{Op, Store};
+use sarsen_buffer::Buf;
+use sarsen_types::BLOCK_SIZE;
+use smallvec::{SmallVec, smallvec};
+use std::collections::BTreeMap;
+
+/// The checkpoint waits for a page, in place of a read's number.
+pub(crate) const CHECKPOINT: u64 = u64::MAX;
+/// The queue of records waits: it looks again each turn.
+pub(crate) const QUEUE: u64 = u64::MAX - 1;
+
+/// A page that is being read.
+#[derive(Debug)]
+struct Load {
+    want: Want,
+    waiters: SmallVec<[u64; 2]>,
+    is_second: bool,
+}
+
+/// Pages being read, by their (first) block.
+#[derive(Debug, Default)]
+pub struct Loads(BTreeMap<u64, Load>);
+
+impl<D: Disk> Store<D> {
+    /// Reads a page for a waiter, who is told when it came or is known to be bad.
+    pub(crate) fn load(&mut self, want: Want, waiter: u64) {
+        let block = want.pointer.block;
+        if let Some(load) = self.loads.0.get_mut(&block) {
+            return load.waiters.push(waiter);
+        }
+        self.loads.0.insert(block, Load { want, waiters: smallvec![waiter], is_second: false });
+        self.read_page(block, block);
+    }
+
+    fn read_page(&mut self, name: u64, block: u64) {
+        let (id, offset) = (self.op(Op::Page(name)), self.byte(block));
+        let buf = self.options.pool.take(BLOCK_SIZE);
+        self.disk.read(id, offset, buf);
+    }
+
+    pub(crate) fn page_completed(&mut self, name: u64, buf: Option<Buf>, is_ok: bool) {
+        let Some(load) = self.loads.0.get_mut(&name) else { return };
+        let want = load.want;
+        let buf = buf.filter(|_| is_ok);
+        let is_good = match want.kind {
+            PageKind::Bitmap => {
+                let payload = buf.as_ref().and_then(|b| unseal(b, want.kind, Some(want.pointer.sum)).ok());
+                let page = (name - self.region.bitmap_first()) % self.region.bitmap_pages();
+                payload.is_some_and(|p| self.space.take_in(page, p).is_ok())
+            }
+            kind => self.cache.take_in(want.pointer, kind, buf),
+        };
+        if !is_good
+            && !load.is_second
+            && let Some(second) = want.twin
+        {
+            load.is_second = true;
+            return self.read_page(name, second);
+        }
+        let Some(load) = self.loads.0.remove(&name) else { return };
+        if !is_good {
+            self.lost_page(want);
+        } else if load.is_second {
+            self.found_second(want);
+        }
+        for waiter in load.waiters {
+            match waiter {
+                CHECKPOINT => self.checkpoint.page_came(),
+                QUEUE => {}
+                number => self.page_came(number),
+            }
+        }
+    }
+
+    fn lost_page(&mut self, want: Want) {
+        let place = self.byte(want.pointer.block);
+        if want.twin.is_some() {
+            return self.fail(format!("a page of the map is unreadable in both its places, one at byte {place}"));
+        }
+        self.cache.lose(want.pointer);
+        self.notice(format!("the map page at byte {place} is unreadable: its object is recovered from another copy"));
+    }
+
+    /// The first place is bad: the page is written anew with the next checkpoint.
+    fn found_second(&mut self, want: Want) {
+        let block = want.pointer.block;
+        self.notice(format!("the map page at byte {} is unreadable, its twin is not", self.byte(block)));
+        if want.kind == PageKind::Bitmap {
+            let page = (block - self.region.bitmap_first()) % self.region.bitmap_pages();
+            return self.space.write_anew(page);
+        }
+        for group in self.groups.values_mut() {
+            if let Some(slot) = group.directory.slots.iter().find(|s| s.page.at[0] == block) {
+                group.ailing.insert(slot.first);
+                return;
+            }
+        }
+    }
+
+    /// What must be read of the bitmap page that has a block's bit, when it is away.
+    pub(crate) fn want_bitmap(&self, page: u64) -> Want {
+        let span = self.space.span(page);
+        let at = self.region.bitmap_places(page, span.version);
+        Want::twin(Twin { at, sum: span.sum }, PageKind::Bitmap)
+    }
+}

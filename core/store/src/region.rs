@@ -1,0 +1,43 @@
+//! Where the parts of a slice lie (S1, S5).
+//!
+//! ```text
+//! root | ... 1 MiB ... | journal ring | bitmaps, two versions, each twice | data and map pages | root
+//! ```
+use crate::space::{BITMAP_COPIES, pages_of};
+
+/// See the module. Blocks are counted from the slice's start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SliceRegion {
+    /// Its first byte on the drive.
+    pub offset: u64,
+    /// Its length in blocks of 4 KiB.
+    pub blocks: u64,
+    /// First block of the journal ring.
+    pub ring_first: u64,
+    /// Blocks of the ring.
+    pub ring_blocks: u64,
+}
+
+impl SliceRegion {
+    /// First block of the bitmaps.
+    pub fn bitmap_first(&self) -> u64 {
+        self.ring_first + self.ring_blocks
+    }
+    /// Bitmap pages: enough for all that lies behind the ring.
+    pub fn bitmap_pages(&self) -> u64 {
+        pages_of(self.blocks - self.bitmap_first())
+    }
+    /// The two places of a version of a bitmap page.
+    pub fn bitmap_places(&self, page: u64, version: u8) -> [u64; 2] {
+        let at = |twin: u64| self.bitmap_first() + (2 * twin + u64::from(version)) * self.bitmap_pages() + page;
+        [at(0), at(1)]
+    }
+    /// First block that can hold data.
+    pub fn data_first(&self) -> u64 {
+        self.bitmap_first() + BITMAP_COPIES * self.bitmap_pages()
+    }
+    /// The two root blocks, at its start and at its end.
+    pub fn roots(&self) -> [u64; 2] {
+        [0, self.blocks - 1]
+    }
+}

@@ -1,0 +1,334 @@
+//! One block's entries that are not merged into its leaf yet, and what each kind of record does to them.
+use crate::place::{Held, Kind};
+use sarsen_types::Version;
+use smallvec::SmallVec;
+
+/// What an unmerged entry is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Role {
+    /// An entry of its own, with a place of its own.
+    Own = 0,
+    /// The same version once more, intact, in a place of its own: counts only over an entry of that version (R26).
+    Repair = 1,
+    /// The entry of that version under it is damaged; the place is that entry's.
+    Mark = 2,
+}
+
+/// An unmerged entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Over {
+    /// Version, place, checksum.
+    pub held: Held,
+    /// What it is.
+    pub role: Role,
+}
+
+/// Places that nothing names any more.
+pub type Gone = SmallVec<[Held; 2]>;
+
+/// The unmerged entries of a block, ascending versions.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Stack {
+    /// What lies under this stack counts only from this version on (R14); zero: all of it counts.
+    pub cut: Version,
+    /// The entries.
+    pub entries: SmallVec<[Over; 1]>,
+}
+
+/// One entry of a block, and whether it is the merged one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Candidate {
+    /// The entry.
+    pub held: Held,
+    /// It is in a leaf: visible whatever the floor says.
+    pub is_base: bool,
+}
+
+impl Stack {
+    fn own(held: Held) -> Over {
+        Over { held, role: Role::Own }
+    }
+
+    /// Whether nothing is said.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.cut == Version::ZERO
+    }
+
+    /// An ordered write: never in the place of a higher version (R5). Gives what nobody names after it: an entry of the
+    /// same version (S9: the later record wins), or the new one itself.
+    pub fn write(&mut self, held: Held) -> Option<Held> {
+        if let Some(same) = self.entries.iter_mut().find(|o| o.held.version == held.version) {
+            let old = std::mem::replace(same, Stack::own(held));
+            return (old.role != Role::Mark).then_some(old.held);
+        }
+        if self.entries.last().is_some_and(|o| o.role == Role::Own && o.held.version > held.version) {
+            return Some(held);
+        }
+        let at = self.entries.partition_point(|o| o.held.version < held.version);
+        self.entries.insert(at, Stack::own(held));
+        None
+    }
+
+    /// R14: all below the join epoch `low`, whatever lies on it, becomes what is given.
+    pub fn recover(&mut self, held: Held, low: Version) -> Gone {
+        let mut gone = Gone::new();
+        self.entries.retain(|o| {
+            let stays = o.held.version >= low;
+            if !stays && o.role != Role::Mark {
+                gone.push(o.held);
+            }
+            stays
+        });
+        self.cut = self.cut.max(low);
+        if held.is_absent() {
+            return gone;
+        }
+        match self.entries.iter_mut().find(|o| o.held.version == held.version) {
+            Some(same) if same.role == Role::Mark => *same = Over { held, role: Role::Repair },
+            Some(same) if same.held.place.kind() == Kind::Damaged => {
+                gone.push(std::mem::replace(&mut same.held, held));
+            }
+            Some(_) => gone.push(held),
+            None => {
+                let at = self.entries.partition_point(|o| o.held.version < held.version);
+                self.entries.insert(at, Stack::own(held));
+            }
+        }
+        gone
+    }
+
+    /// R26: the same version again, intact. It counts only where that version is.
+    pub fn repair(&mut self, held: Held) -> Option<Held> {
+        match self.entries.iter_mut().find(|o| o.held.version == held.version) {
+            Some(same) if same.role == Role::Mark => {
+                *same = Over { held, role: Role::Repair };
+                None
+            }
+            Some(same) => Some(std::mem::replace(&mut same.held, held)),
+            None => {
+                let at = self.entries.partition_point(|o| o.held.version < held.version);
+                self.entries.insert(at, Over { held, role: Role::Repair });
+                None
+            }
+        }
+    }
+
+    /// The data of this version do not match their checksum. `false` when it is not here.
+    pub fn damage(&mut self, version: Version) -> bool {
+        let found = self.entries.iter_mut().find(|o| o.held.version == version);
+        if let Some(o) = found {
+            o.held.place = o.held.place.damaged();
+            return true;
+        }
+        false
+    }
+
+    /// The entry in a leaf is damaged.
+    pub fn mark(&mut self, base: Held) {
+        let at = self.entries.partition_point(|o| o.held.version < base.version);
+        let held = Held { place: base.place.damaged(), ..base };
+        self.entries.insert(at, Over { held, role: Role::Mark });
+    }
+
+    /// R10: what lies under the highest entry at or below `below` goes.
+    pub fn settle(&mut self, below: Version, gone: &mut Vec<Held>) {
+        let top = self.entries.iter().rposition(|o| o.role == Role::Own && o.held.version <= below);
+        let Some(top) = top.filter(|t| *t > 0) else { return };
+        gone.extend(self.entries.drain(..top).filter(|o| o.role != Role::Mark).map(|o| o.held));
+    }
+
+    /// Puts back what a checkpoint did not merge, under what came since.
+    pub fn slide_under(&mut self, older: Stack, gone: &mut Vec<Held>) {
+        let cut = self.cut;
+        self.cut = self.cut.max(older.cut);
+        for o in older.entries {
+            if o.held.version < cut {
+                if o.role != Role::Mark {
+                    gone.push(o.held);
+                }
+                continue;
+            }
+            let at = self.entries.partition_point(|e| e.held.version < o.held.version);
+            match self.entries.get_mut(at).filter(|e| e.held.version == o.held.version) {
+                None => self.entries.insert(at, o),
+                // a repair or a mark meets the entry it is of
+                Some(newer) if newer.role != Role::Own && o.role == Role::Own => {
+                    let is_mark = newer.role == Role::Mark;
+                    newer.role = Role::Own;
+                    if !is_mark {
+                        gone.push(o.held);
+                    }
+                }
+                Some(_) if o.role != Role::Mark => gone.push(o.held),
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// Merges what is settled into the entry of a leaf: (the leaf's entry, what stays unmerged).
+    ///
+    /// `gone` gets places of entries that were never in a leaf, `displaced` the one the leaf named and names no more.
+    pub fn merge(
+        self,
+        base: Held,
+        limit: Version,
+        gone: &mut Vec<Held>,
+        displaced: &mut Vec<Held>,
+    ) -> (Held, Stack) {
+        let mut now = base;
+        if !base.is_absent() && base.version < self.cut {
+            displaced.push(base);
+            now = Held::ABSENT;
+        }
+        let mut left = Stack::default();
+        for o in self.entries {
+            let same = !now.is_absent() && now.version == o.held.version;
+            match o.role {
+                Role::Own if o.held.version > limit => left.entries.push(o),
+                Role::Own if !now.is_absent() && now.version > o.held.version => gone.push(o.held),
+                Role::Own => {
+                    replace(&mut now, o.held, base, gone, displaced);
+                }
+                Role::Repair if same => replace(&mut now, o.held, base, gone, displaced),
+                Role::Repair => gone.push(o.held),
+                Role::Mark if same => now.place = now.place.damaged(),
+                Role::Mark => {}
+            }
+        }
+        (now, left)
+    }
+}
+
+fn replace(now: &mut Held, held: Held, base: Held, gone: &mut Vec<Held>, displaced: &mut Vec<Held>) {
+    let old = std::mem::replace(now, held);
+    if old.is_absent() {
+        return;
+    }
+    // the first to go is the leaf's own entry, unless a cut took it before
+    match old.place.block() == base.place.block() && old.version == base.version {
+        true => displaced.push(base),
+        false => gone.push(old),
+    }
+}
+
+/// All entries of a block, the highest first, each version once: `stacks` from the newest, then the leaf's entry.
+pub fn candidates(stacks: [Option<&Stack>; 2], base: Held) -> SmallVec<[Candidate; 4]> {
+    let mut found: SmallVec<[Candidate; 4]> = SmallVec::new();
+    if stacks[0].is_none() && stacks[1].is_none() {
+        if !base.is_absent() {
+            found.push(Candidate { held: base, is_base: true });
+        }
+        return found;
+    }
+    let mut weak: SmallVec<[Over; 2]> = SmallVec::new();
+    let mut cut = Version::ZERO;
+    let mut add = |weak: &SmallVec<[Over; 2]>, held: Held, is_base: bool| {
+        if found.iter().any(|c| c.held.version == held.version) {
+            return;
+        }
+        let held = weak.iter().find(|w| w.held.version == held.version).map_or(held, |w| w.held);
+        found.push(Candidate { held, is_base });
+    };
+    for stack in stacks.into_iter().flatten() {
+        for o in stack.entries.iter().rev().filter(|o| o.held.version >= cut) {
+            match o.role {
+                Role::Own => add(&weak, o.held, false),
+                Role::Repair | Role::Mark => weak.push(*o),
+            }
+        }
+        cut = cut.max(stack.cut);
+    }
+    if !base.is_absent() && base.version >= cut {
+        add(&weak, base, true);
+    }
+    found.sort_unstable_by_key(|c| std::cmp::Reverse(c.held.version));
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::place::Place;
+    use sarsen_types::{Checksum, Epoch};
+
+    fn v(epoch: u32, sequence: u64) -> Version {
+        Version::new(Epoch(epoch), sequence)
+    }
+    fn held(epoch: u32, sequence: u64) -> Held {
+        let place = Place::data(u64::from(epoch) * 100 + sequence);
+        Held { version: v(epoch, sequence), place, checksum: Checksum(sequence) }
+    }
+    fn tops(stack: &Stack, base: Held) -> Vec<Held> {
+        candidates([Some(stack), None], base).iter().map(|c| c.held).collect()
+    }
+
+    #[test]
+    fn recovery_reaches_under_a_newer_entry_and_into_the_leaf() {
+        let mut stack = Stack::default();
+        stack.write(held(1, 2));
+        stack.write(held(3, 1));
+        let gone = stack.recover(held(2, 9), v(3, 0));
+        assert_eq!(gone.to_vec(), [held(1, 2)]);
+        assert_eq!(tops(&stack, held(1, 1)), [held(3, 1), held(2, 9)]);
+        let (mut gone, mut displaced) = (vec![], vec![]);
+        let (base, left) = stack.merge(held(1, 1), v(2, 9), &mut gone, &mut displaced);
+        assert_eq!((base, left.entries.len()), (held(2, 9), 1));
+        assert_eq!((gone, displaced), (vec![], vec![held(1, 1)]));
+    }
+
+    #[test]
+    fn a_write_that_comes_again_below_what_is_merged_does_not_win() {
+        let mut stack = Stack::default();
+        assert_eq!(stack.write(held(1, 1)), None);
+        assert_eq!(tops(&stack, held(1, 5))[0], held(1, 5));
+        let (mut gone, mut displaced) = (vec![], vec![]);
+        let (base, left) = stack.merge(held(1, 5), v(1, 9), &mut gone, &mut displaced);
+        assert_eq!((base, left.is_empty()), (held(1, 5), true));
+        assert_eq!((gone, displaced), (vec![held(1, 1)], vec![]));
+    }
+
+    #[test]
+    fn what_is_above_the_limit_stays_and_what_is_below_goes_into_the_leaf() {
+        let mut stack = Stack::default();
+        for n in 1..4 {
+            stack.write(held(1, n));
+        }
+        let (mut gone, mut displaced) = (vec![], vec![]);
+        let (base, left) = stack.merge(Held::ABSENT, v(1, 2), &mut gone, &mut displaced);
+        assert_eq!((base, gone, displaced), (held(1, 2), vec![held(1, 1)], vec![]));
+        assert_eq!(left.entries.iter().map(|o| o.held).collect::<Vec<_>>(), [held(1, 3)]);
+    }
+
+    #[test]
+    fn a_repair_counts_only_over_its_own_version_and_a_mark_owns_no_place() {
+        let mut stack = Stack::default();
+        stack.mark(held(1, 1));
+        assert_eq!(tops(&stack, held(1, 1))[0].place.kind(), Kind::Damaged);
+        let again = Held { place: Place::data(7), ..held(1, 1) };
+        assert_eq!(stack.repair(again), None);
+        assert_eq!(tops(&stack, held(1, 1)), [again]);
+        assert_eq!(tops(&stack, held(1, 2)), [held(1, 2)]);
+        let (mut gone, mut displaced) = (vec![], vec![]);
+        let (base, _) = stack.clone().merge(held(1, 1), v(1, 9), &mut gone, &mut displaced);
+        assert_eq!((base, &gone[..], &displaced[..]), (again, &[][..], &[held(1, 1)][..]));
+        let (base, _) = stack.merge(held(1, 2), v(1, 9), &mut gone, &mut displaced);
+        assert_eq!((base, &gone[..]), (held(1, 2), &[again][..]));
+    }
+
+    #[test]
+    fn what_a_checkpoint_left_slides_under_what_came_since() {
+        let mut newer = Stack::default();
+        newer.write(held(2, 1));
+        let mut older = Stack::default();
+        older.write(held(1, 1));
+        older.write(held(1, 2));
+        let mut gone = vec![];
+        newer.slide_under(older.clone(), &mut gone);
+        assert_eq!(tops(&newer, Held::ABSENT), [held(2, 1), held(1, 2), held(1, 1)]);
+        let mut cut = Stack::default();
+        cut.recover(Held::ABSENT, v(1, 2));
+        cut.slide_under(older, &mut gone);
+        assert_eq!((tops(&cut, held(1, 1)), gone), (vec![held(1, 2)], vec![held(1, 1)]));
+    }
+}
