@@ -144,6 +144,11 @@ pub fn quiet(cluster: &mut Cluster, clients: &mut [Client], history: &mut Histor
         tick(cluster, clients, history);
     }
     agree(cluster);
+    for node in &mut cluster.nodes {
+        if let Some(slice) = &mut node.slice {
+            slice.store_mut().audit().unwrap_or_else(|why| panic!("the map of a store is wrong: {why}"));
+        }
+    }
 }
 
 /// Two seconds pass without a change.
@@ -156,12 +161,12 @@ fn settled(cluster: &mut Cluster, clients: &mut [Client], history: &mut History)
 }
 
 /// Copies agree when quiet: the same entries, the same records.
-fn agree(cluster: &Cluster) {
-    for (id, group) in &cluster.state.groups {
+fn agree(cluster: &mut Cluster) {
+    for (id, group) in cluster.state.groups.clone() {
         let copies: Vec<Contents> = (group.in_sync.iter())
             .map(|slice| {
                 let node = cluster.node_of(*slice).expect("it has a node");
-                contents(cluster.nodes[node].slice.as_ref().expect("all are up").store(), *id)
+                contents(cluster.nodes[node].slice.as_mut().expect("all are up").store_mut(), id)
             })
             .collect();
         // a mark is a fact about the client, whichever record brought it: below the highest nothing can be asked
@@ -223,8 +228,8 @@ impl Contents {
     }
 }
 
-fn contents<D: sarsen_store::disk::Disk>(store: &sarsen_store::Store<D>, group: GroupId) -> Contents {
-    let blocks = store.top_entries(group).filter(|(_, e)| !e.is_empty());
+fn contents<D: sarsen_store::disk::Disk>(store: &mut sarsen_store::Store<D>, group: GroupId) -> Contents {
+    let blocks = store.top_entries(group).into_iter().filter(|(_, e)| !e.is_empty());
     let known = |e: sarsen_types::record::Entry| match e {
         sarsen_types::record::Entry::Data(v, c) => (v, c.0),
         sarsen_types::record::Entry::Damaged(v, _) => (v, DAMAGED),

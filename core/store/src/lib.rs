@@ -11,6 +11,7 @@
 //! Reading order: [`disk`], [`events`] (the surface), [`store`] (persist, turns), [`journal`]; what is not merged: [`group`],
 //! [`object`], [`stack`]; what is: [`table`], [`leaf`], [`page`], [`cache`]; both together: [`lookup`], [`listing`],
 //! [`read`]; [`space`]; [`checkpoint`], `merge`, `stream`; [`open`], `replay`; then [`drive`] and [`memory`].
+pub mod audit;
 pub mod bytes;
 pub mod cache;
 pub mod checkpoint;

@@ -7,7 +7,7 @@ use crate::page::{PageKind, Pointer, Twin};
 use crate::place::Held;
 use crate::stack::{Candidate, candidates};
 use crate::table::{Line, find_line};
-use sarsen_types::{BLOCKS_PER_CHUNK, ObjectId, Version};
+use sarsen_types::{ObjectId, Version};
 use smallvec::SmallVec;
 
 /// A page that is to be read.
@@ -163,18 +163,5 @@ impl<'a> Lookup<'a> {
         let (entries, _) = self.entries(view, block)?;
         let down_to = entries.iter().position(|c| c.held.version <= above).map_or(entries.len(), |at| at + 1);
         Ok(entries[..down_to].iter().map(|c| c.held).collect())
-    }
-
-    /// Whether any leaf of the object is bad and not all its blocks were told since.
-    pub fn is_lost(&mut self, view: &View<'a>) -> Result<bool, Stop> {
-        let mut is_lost = false;
-        let mut stop = None;
-        for block in 0..BLOCKS_PER_CHUNK {
-            match self.entries(view, block) {
-                Ok((_, lost)) => is_lost |= lost,
-                Err(why) => stop = Some(why),
-            }
-        }
-        stop.map_or(Ok(is_lost), Err)
     }
 }

@@ -4,7 +4,7 @@
 //! *Settled* blocks are those that the next root names, directly or through its pages; *held* ones are named by entries not
 //! merged yet, or were freed and are not reusable yet. A block is one of these or free, never both.
 use crate::bytes::{Malformed, Reader, Writer};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Blocks of a region: the unit in which space is filled.
 pub const REGION: u64 = 1024;
@@ -425,6 +425,41 @@ impl Space {
         self.unhold(block);
         self.free += 1;
         self.region_changed(block, 1);
+    }
+
+    /// Holds the bits against what is named: `settled` by the map, and `named` by that and by unmerged entries. All pages are
+    /// in memory. With `has_bad` leaves more may be in use than is known.
+    pub(crate) fn audit(
+        &self,
+        settled: &BTreeMap<u64, &'static str>,
+        named: &BTreeMap<u64, &'static str>,
+        has_bad: bool,
+    ) -> Result<(), String> {
+        let waiting: BTreeSet<u64> = self.limbo.iter().chain(&self.limbo_of_roots).map(|l| l.0).collect();
+        let mut free = 0;
+        for block in self.first..self.end {
+            let (page, word, bit) = self.at(block);
+            let page = &self.pages[page];
+            let is_settled = page.settled.as_ref().is_some_and(|b| b[word] & bit != 0);
+            let is_held = page.held.as_ref().is_some_and(|b| b[word] & bit != 0);
+            free += u64::from(!is_settled && !is_held);
+            let by = named.get(&block);
+            let is_right = match (settled.contains_key(&block), by) {
+                (true, _) => is_settled && !is_held,
+                (false, Some(_)) => is_held && !is_settled,
+                (false, None) => (!is_settled || has_bad) && is_held == waiting.contains(&block),
+            };
+            if !is_right {
+                return Err(format!(
+                    "block {block} is settled: {is_settled}, held: {is_held}, waits to be free: {}, named by: {by:?}",
+                    waiting.contains(&block)
+                ));
+            }
+        }
+        match free == self.free {
+            true => Ok(()),
+            false => Err(format!("{free} blocks are free, {} are counted", self.free)),
+        }
     }
 
     /// Frees what has passed its barrier.

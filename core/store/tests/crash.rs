@@ -176,6 +176,7 @@ impl Run {
             Store::open(disk, self.region, options(&self.pool, self.drive, self.open)).unwrap();
         assert!(!opened.is_broken, "an ordinary crash leaves no hole");
         self.store = store;
+        self.store.audit().unwrap_or_else(|why| panic!("after a restart: {why}"));
         self.waiting.clear();
         let blocks: Vec<_> = self.model.blocks.keys().copied().collect();
         for at in blocks {
@@ -252,6 +253,7 @@ fn what_was_persisted_survives_any_crash() {
         assert!(run.waiting.is_empty(), "everything is persisted in the end");
         run.raise_floor();
         run.store.force_checkpoint();
+        run.store.audit().unwrap_or_else(|why| panic!("in the end: {why}"));
         checkpoints += 1;
         let image = run.store.disk().image().clone();
         run.reopen(image, seed % 2 == 0);

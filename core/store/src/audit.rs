@@ -1,0 +1,113 @@
+//! The whole map walked, and held against the bitmaps: for checkers and tools.
+//!
+//! Each block of the slice is named by at most one thing: a leaf's entry, an unmerged entry, a page. What the map names is
+//! settled, what unmerged entries own is held, and with nothing under way everything else is free.
+use crate::cache::Found;
+use crate::disk::Disk;
+use crate::leaf::{self, blocks_of};
+use crate::lookup::Want;
+use crate::page::PageKind;
+use crate::pages::QUEUE;
+use crate::store::Store;
+use crate::table::{Directory, Line, lines};
+use sarsen_types::BLOCKS_PER_CHUNK;
+use std::collections::BTreeMap;
+
+impl<D: Disk> Store<D> {
+    /// Walks everything, waiting for the disk. The error says what is wrong; bad leaves are passed over, and what they may
+    /// have named is not missed.
+    pub fn audit(&mut self) -> Result<(), String> {
+        self.flush_queue();
+        while !self.checkpoint.is_idle() && self.wait_some() {}
+        if self.has_failed() {
+            return Ok(());
+        }
+        self.pass();
+        let mut named: BTreeMap<u64, &'static str> = BTreeMap::new();
+        let mut has_bad = false;
+        for block in self.stream_pages.clone() {
+            name(&mut named, block, "a page of the stream")?;
+        }
+        let mut tables: Vec<Directory> = self.groups.values().map(|g| g.directory.clone()).collect();
+        tables.extend(self.doomed.iter().cloned());
+        for directory in tables {
+            for block in directory.index.iter().flat_map(|t| t.at) {
+                name(&mut named, block, "an index page")?;
+            }
+            for slot in &directory.slots {
+                for block in slot.page.at {
+                    name(&mut named, block, "a table page")?;
+                }
+                let Some(payload) = self.waited(Want::twin(slot.page, PageKind::Table)) else {
+                    return Err(format!("a table page is unreadable: {slot:?}"));
+                };
+                let all = lines(&payload).map_err(|why| why.to_string())?;
+                if all.len() != usize::from(slot.lines) || all[0].0 != slot.first {
+                    return Err(format!("a slot does not match its page: {slot:?}"));
+                }
+                for (_, line) in all {
+                    has_bad |= self.audit_line(&line, &mut named)?;
+                }
+            }
+        }
+        let settled = named.clone();
+        let objects = self.groups.values().flat_map(|g| g.objects.values());
+        for block in objects.flat_map(|o| o.owned()).filter_map(|h| h.place.block()) {
+            name(&mut named, block, "an unmerged entry")?;
+        }
+        for page in 0..self.region.bitmap_pages() {
+            if self.space.is_away(self.region.data_first() + page * crate::space::SPAN).is_some() {
+                let want = self.want_bitmap(page);
+                self.load(want, QUEUE);
+                self.wait_all();
+            }
+        }
+        self.space.audit(&settled, &named, has_bad)
+    }
+
+    fn audit_line(&mut self, line: &Line, named: &mut BTreeMap<u64, &'static str>) -> Result<bool, String> {
+        let kind = if line.is_sparse { PageKind::Sparse } else { PageKind::Dense };
+        let mut has_bad = false;
+        for (number, pointer) in line.leaves.iter().enumerate().filter(|l| !l.1.is_none()) {
+            name(named, pointer.block, "a leaf")?;
+            let Some(payload) = self.waited(Want { pointer: *pointer, twin: None, kind }) else {
+                has_bad = true;
+                continue;
+            };
+            leaf::check(kind, &payload).map_err(|why| why.to_string())?;
+            let blocks = if line.is_sparse { 0..BLOCKS_PER_CHUNK } else { blocks_of(number) };
+            for block in blocks {
+                let held = leaf::entry(kind, &payload, block);
+                if !held.is_absent() && !line.may_have(block) {
+                    return Err(format!("block {block} is there and its line does not say so: {line:?}"));
+                }
+                if let Some(place) = held.place.block() {
+                    name(named, place, "an entry of a leaf")?;
+                }
+            }
+        }
+        Ok(has_bad)
+    }
+
+    /// A page's payload, read when it is away; `None` when it is bad.
+    fn waited(&mut self, want: Want) -> Option<Vec<u8>> {
+        loop {
+            match self.cache.get(want.pointer) {
+                Found::Here(payload) => return Some(payload.to_vec()),
+                Found::Bad => return None,
+                Found::Away if self.has_failed() => return None,
+                Found::Away => {
+                    self.load(want, QUEUE);
+                    self.wait_all();
+                }
+            }
+        }
+    }
+}
+
+fn name(named: &mut BTreeMap<u64, &'static str>, block: u64, what: &'static str) -> Result<(), String> {
+    match named.insert(block, what) {
+        None => Ok(()),
+        Some(other) => Err(format!("block {block} is named by {what} and by {other}")),
+    }
+}
