@@ -163,12 +163,15 @@ fn settled(cluster: &mut Cluster, clients: &mut [Client], history: &mut History)
 /// Copies agree when quiet: the same entries, the same records.
 fn agree(cluster: &mut Cluster) {
     for (id, group) in cluster.state.groups.clone() {
-        let copies: Vec<Contents> = (group.in_sync.iter())
+        let mut copies: Vec<Contents> = (group.in_sync.iter())
             .map(|slice| {
                 let node = cluster.node_of(*slice).expect("it has a node");
                 contents(cluster.nodes[node].slice.as_mut().expect("all are up").store_mut(), id)
             })
             .collect();
+        // what rotted is recovered when it is read, or by a scrub
+        let unreadable: Vec<ObjectId> = copies.iter().flat_map(|c| c.unreadable.clone()).collect();
+        copies.iter_mut().for_each(|c| c.blocks.retain(|(id, _), _| !unreadable.contains(id)));
         // a mark is a fact about the client, whichever record brought it: below the highest nothing can be asked
         let mut marks = BTreeMap::new();
         for (queue, below) in copies.iter().flat_map(|c| &c.marks) {
@@ -212,6 +215,8 @@ const DAMAGED: u64 = u64::MAX;
 
 struct Contents {
     blocks: BTreeMap<(ObjectId, u16), (Version, u64)>,
+    /// Objects with a bad leaf that nobody has read yet.
+    unreadable: Vec<ObjectId>,
     records: Vec<sarsen_types::RequestId>,
     marks: Vec<(Queue, u64)>,
 }
@@ -229,7 +234,8 @@ impl Contents {
 }
 
 fn contents<D: sarsen_store::disk::Disk>(store: &mut sarsen_store::Store<D>, group: GroupId) -> Contents {
-    let blocks = store.top_entries(group).into_iter().filter(|(_, e)| !e.is_empty());
+    let (blocks, unreadable) = store.top_entries(group);
+    let blocks = blocks.into_iter().filter(|(_, e)| !e.is_empty());
     let known = |e: sarsen_types::record::Entry| match e {
         sarsen_types::record::Entry::Data(v, c) => (v, c.0),
         sarsen_types::record::Entry::Damaged(v, _) => (v, DAMAGED),
@@ -243,6 +249,7 @@ fn contents<D: sarsen_store::disk::Disk>(store: &mut sarsen_store::Store<D>, gro
     });
     Contents {
         blocks: blocks.map(|(at, e)| (at, known(e))).collect(),
+        unreadable,
         records: records.unwrap_or_default().into_iter().collect(),
         marks: store.ledger(group).map_or_else(Vec::new, |l| {
             l.marks().map(|m| ((m.attachment, m.session, m.queue), m.below)).collect()

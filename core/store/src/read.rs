@@ -323,20 +323,23 @@ impl<D: Disk> Store<D> {
         whole
     }
 
-    /// The highest entry of every block of a group, waited for: for checkers.
-    pub fn top_entries(&mut self, group: GroupId) -> Vec<((ObjectId, u16), Entry)> {
-        let mut found = Vec::new();
+    /// The highest entry of every block of a group, and the objects of which a leaf is bad; waited for: for checkers.
+    pub fn top_entries(&mut self, group: GroupId) -> (Vec<((ObjectId, u16), Entry)>, Vec<ObjectId>) {
+        let (mut found, mut bad) = (Vec::new(), Vec::new());
         let mut after = None;
         loop {
             let Some(Event::Touched { objects, is_last, .. }) =
                 self.ask_and_wait(Ask::Touched { group, above: Version::ZERO, after, max: 64 })
             else {
-                return found;
+                return (found, bad);
             };
             after = objects.last().map(|o| o.0).or(after);
             for (object, _) in objects {
                 let ask = Ask::Entries { group, object, visible_only: false };
-                let Some(Event::Entries { runs: Ok(runs), .. }) = self.ask_and_wait(ask) else { continue };
+                let Some(Event::Entries { runs: Ok(runs), .. }) = self.ask_and_wait(ask) else {
+                    bad.push(object);
+                    continue;
+                };
                 for (at, (first, entry)) in runs.iter().enumerate() {
                     let end = runs.get(at + 1).map_or(sarsen_types::BLOCKS_PER_CHUNK, |r| r.0);
                     let blocks = (*first..end).filter(|_| *entry != Entry::Absent);
@@ -344,7 +347,7 @@ impl<D: Disk> Store<D> {
                 }
             }
             if is_last {
-                return found;
+                return (found, bad);
             }
         }
     }
