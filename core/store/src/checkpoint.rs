@@ -173,7 +173,11 @@ impl<D: Disk> Store<D> {
                 return;
             }
             let is_stuck = !self.wait_some();
-            assert!(!is_stuck || self.has_failed(), "a checkpoint waits for the disk alone: {:?}", self.checkpoint.stage);
+            assert!(
+                !is_stuck || self.has_failed(),
+                "a checkpoint waits for the disk alone: {:?}",
+                self.checkpoint.stage
+            );
         }
     }
 
@@ -283,7 +287,10 @@ impl<D: Disk> Store<D> {
     // ---- writing pages ----
 
     /// Blocks for map pages, each by its stream; all or none.
-    pub(crate) fn map_blocks(&mut self, streams: impl Iterator<Item = Stream>) -> Result<VecDeque<u64>, Hold> {
+    pub(crate) fn map_blocks(
+        &mut self,
+        streams: impl Iterator<Item = Stream>,
+    ) -> Result<VecDeque<u64>, Hold> {
         let mut taken = VecDeque::new();
         for stream in streams {
             match self.space.take(stream, 1) {

@@ -4,8 +4,8 @@ use crate::drive::{APART, Refused, SUPER_FORMAT, Superblock, copies, decode, for
 use crate::leaf;
 use crate::open::{Blocking, Map, Root, read_map, read_root};
 use crate::page::{HEADER, PageKind, unseal};
-use crate::table::lines;
 use crate::region::SliceRegion;
+use crate::table::lines;
 use sarsen_buffer::Pool;
 use sarsen_types::{BLOCK_SIZE, ClusterId, DriveIdentity, OpenId};
 use serde::Serialize;
@@ -227,7 +227,9 @@ fn slice<D: Disk>(disk: &mut D, identity: DriveIdentity, region: &SliceRegion) -
             found.groups = map.groups.len() as u64;
             found.objects = map.groups.values().map(|g| g.directory.objects()).sum();
             if map.ailing > 0 {
-                found.problems.push(format!("{} map pages are legible in one of their two places alone", map.ailing));
+                found
+                    .problems
+                    .push(format!("{} map pages are legible in one of their two places alone", map.ailing));
             }
             walk(&mut io, region, &map, &mut found);
         }
@@ -267,7 +269,9 @@ fn walk<D: Disk>(io: &mut Blocking<'_, D>, region: &SliceRegion, map: &Map, foun
         }
     }
     if bad_leaves > 0 {
-        found.problems.push(format!("{bad_leaves} leaves are unreadable: their objects are recovered from other copies"));
+        found.problems.push(format!(
+            "{bad_leaves} leaves are unreadable: their objects are recovered from other copies"
+        ));
     }
     if ailing > 0 {
         found.problems.push(format!("{ailing} table pages are legible in one of their two places alone"));

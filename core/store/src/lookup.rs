@@ -64,7 +64,9 @@ pub struct View<'a> {
 impl View<'_> {
     /// The version of the last operation on it.
     pub fn touched(&self) -> Version {
-        self.changes.map_or(Version::ZERO, Object::touched).max(self.line.map_or(Version::ZERO, |l| l.touched))
+        self.changes
+            .map_or(Version::ZERO, Object::touched)
+            .max(self.line.map_or(Version::ZERO, |l| l.touched))
     }
     /// Whether nothing is known of it.
     pub fn is_unknown(&self) -> bool {
@@ -159,7 +161,12 @@ impl<'a> Lookup<'a> {
 
     /// All entries of a block, the highest first, down to the first at or below `above`. What is lost lies below a floor
     /// and is left out: what is above it is in the journal.
-    pub fn stack(&mut self, view: &View<'a>, block: u16, above: Version) -> Result<SmallVec<[Held; 4]>, Stop> {
+    pub fn stack(
+        &mut self,
+        view: &View<'a>,
+        block: u16,
+        above: Version,
+    ) -> Result<SmallVec<[Held; 4]>, Stop> {
         let (entries, _) = self.entries(view, block)?;
         let down_to = entries.iter().position(|c| c.held.version <= above).map_or(entries.len(), |at| at + 1);
         Ok(entries[..down_to].iter().map(|c| c.held).collect())

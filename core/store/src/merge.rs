@@ -53,7 +53,12 @@ impl Batch {
         let key = first.into_iter().chain(ailing).chain(dropping).min()?;
         let slot = group.directory.slot_for(key);
         let end = slot.and_then(|at| group.directory.end_of(at));
-        let in_slot = group.objects.range(key..).filter(frozen).map(|o| *o.0).take_while(|o| end.is_none_or(|e| *o < e));
+        let in_slot = group
+            .objects
+            .range(key..)
+            .filter(frozen)
+            .map(|o| *o.0)
+            .take_while(|o| end.is_none_or(|e| *o < e));
         let mut objects: Vec<ObjectId> = in_slot.take(LINES_MAX + 1).collect();
         let next = match objects.len() > LINES_MAX {
             true => objects.pop(),
@@ -123,7 +128,8 @@ impl<D: Disk> Store<D> {
         let mut slots = Vec::with_capacity(pages.len());
         for range in pages {
             let lines = &lines[range];
-            slots.push(Slot::of(lines, self.write_twin(two(&mut blocks), PageKind::Table, &put_lines(lines))));
+            slots
+                .push(Slot::of(lines, self.write_twin(two(&mut blocks), PageKind::Table, &put_lines(lines))));
         }
         self.checkpoint.job.reaped += usize::from(is_reaping);
         let mut back = Vec::new();
@@ -148,7 +154,12 @@ impl<D: Disk> Store<D> {
     }
 
     /// What a batch comes to, and whether lines of dropped layers are taken out with it.
-    fn work_out(&self, group: &Group, slot: Option<usize>, objects: &[ObjectId]) -> Result<(Outcome, bool), Hold> {
+    fn work_out(
+        &self,
+        group: &Group,
+        slot: Option<usize>,
+        objects: &[ObjectId],
+    ) -> Result<(Outcome, bool), Hold> {
         let mut look = Lookup::new(group, &self.cache);
         let old = match slot.map(|at| look.table(at)) {
             None => Vec::new(),
@@ -209,10 +220,17 @@ impl<D: Disk> Store<D> {
     }
 
     /// Merges one object's frozen entries; gives its new line, `None` when nothing of it is left.
-    fn merge_object(&self, group: &Group, id: ObjectId, line: Option<Line>, out: &mut Outcome) -> Option<Line> {
+    fn merge_object(
+        &self,
+        group: &Group,
+        id: ObjectId,
+        line: Option<Line>,
+        out: &mut Outcome,
+    ) -> Option<Line> {
         let object = &group.objects[&id];
         let before = line.unwrap_or(Line { is_sparse: true, ..Line::default() });
-        let mut after = Line { family: object.family, touched: before.touched.max(object.frozen.touched), ..before };
+        let mut after =
+            Line { family: object.family, touched: before.touched.max(object.frozen.touched), ..before };
         let mut entries = Entries::default();
         // leaves whose entries are known, and those that are bad
         let (mut open, mut bad) = (0u8, 0u8);
@@ -266,7 +284,11 @@ impl<D: Disk> Store<D> {
         let is_empty = after.leaves.iter().all(|p| p.is_none());
         if !left.is_empty() {
             out.left.insert(id, left);
-        } else if is_empty && group.may_forget && after.touched <= floor && !out.leaves.iter().any(|l| l.0 == out.lines.len()) {
+        } else if is_empty
+            && group.may_forget
+            && after.touched <= floor
+            && !out.leaves.iter().any(|l| l.0 == out.lines.len())
+        {
             return None;
         }
         Some(after)
@@ -318,7 +340,8 @@ impl<D: Disk> Store<D> {
     /// Takes out the last page of a table that was dropped.
     fn reap_doomed(&mut self) -> Result<(), Hold> {
         let Some(slot) = self.doomed.last().and_then(|d| d.slots.last().copied()) else { return Ok(()) };
-        let group = Group { directory: Directory { slots: vec![slot], ..Directory::default() }, ..Group::default() };
+        let group =
+            Group { directory: Directory { slots: vec![slot], ..Directory::default() }, ..Group::default() };
         let mut look = Lookup::new(&group, &self.cache);
         let Some(payload) = look.table(0) else { return Err(Hold::Away(look.wants.to_vec())) };
         let mut out = Outcome::default();
@@ -347,7 +370,8 @@ fn is_told(stacks: &Stacks, line: &Line, leaf: usize) -> bool {
 
 /// Settled zero entries may vanish (R23).
 fn vanish(entries: &mut Entries) {
-    let zeroes: Vec<u16> = entries.present().filter(|(_, h)| h.place.kind() == Kind::Zero).map(|e| e.0).collect();
+    let zeroes: Vec<u16> =
+        entries.present().filter(|(_, h)| h.place.kind() == Kind::Zero).map(|e| e.0).collect();
     zeroes.into_iter().for_each(|b| entries.set(b, Held::ABSENT));
 }
 
@@ -366,7 +390,7 @@ mod tests {
     #[test]
     fn lines_fill_pages_at_the_end_and_are_split_evenly_elsewhere() {
         assert_eq!(chunks(0, true), []);
-        assert_eq!(chunks(40, false), [0..40]);
+        assert_eq!(chunks(40, false), vec![0..40; 1]);
         assert_eq!(chunks(41, true), [0..40, 40..41]);
         assert_eq!(chunks(41, false), [0..21, 21..41]);
         assert_eq!(chunks(81, false), [0..27, 27..54, 54..81]);
@@ -380,7 +404,8 @@ mod tests {
             object.touch(Version(1));
             object.freeze();
         }
-        let Some(Batch::Slot { slot: None, objects, next, .. }) = Batch::next(GroupId(1), &group, None, true) else {
+        let Some(Batch::Slot { slot: None, objects, next, .. }) = Batch::next(GroupId(1), &group, None, true)
+        else {
             panic!("an empty table has no slot")
         };
         assert_eq!((objects.len(), next), (LINES_MAX, Some(ObjectId::new(1, 40))));
@@ -388,7 +413,8 @@ mod tests {
             Slot { first: ObjectId::new(1, 0), ..Slot::default() },
             Slot { first: ObjectId::new(1, 7), ..Slot::default() },
         ];
-        let Some(Batch::Slot { slot, objects, next, .. }) = Batch::next(GroupId(1), &group, None, true) else {
+        let Some(Batch::Slot { slot, objects, next, .. }) = Batch::next(GroupId(1), &group, None, true)
+        else {
             panic!("there are frozen objects")
         };
         assert_eq!((slot, objects.len(), next), (Some(0), 7, Some(ObjectId::new(1, 7))));

@@ -80,10 +80,13 @@ impl<D: Disk> Store<D> {
     fn lost_page(&mut self, want: Want) {
         let place = self.byte(want.pointer.block);
         if want.twin.is_some() {
-            return self.fail(format!("a page of the map is unreadable in both its places, one at byte {place}"));
+            return self
+                .fail(format!("a page of the map is unreadable in both its places, one at byte {place}"));
         }
         self.cache.lose(want.pointer);
-        self.notice(format!("the map page at byte {place} is unreadable: its object is recovered from another copy"));
+        self.notice(format!(
+            "the map page at byte {place} is unreadable: its object is recovered from another copy"
+        ));
     }
 
     /// The first place is bad: the page is written anew with the next checkpoint.

@@ -226,7 +226,8 @@ impl<D: Disk> Store<D> {
     /// Asks the disk for the data of resolved entries.
     fn data_read(&mut self, number: u64, spec: ReadSpec, held: Resolved) -> DataRead {
         let mut parts: SmallVec<[Part; 1]> = SmallVec::new();
-        for start in held.iter().filter(|h| h.0.place.kind() == Kind::Data).filter_map(|h| h.0.place.block()) {
+        for start in held.iter().filter(|h| h.0.place.kind() == Kind::Data).filter_map(|h| h.0.place.block())
+        {
             match parts.last_mut() {
                 Some(part) if part.start + part.blocks as u64 == start => part.blocks += 1,
                 _ => parts.push(Part { start, blocks: 1, buf: None, is_ok: false }),

@@ -29,7 +29,8 @@ impl SliceRegion {
     }
     /// The two places of a version of a bitmap page.
     pub fn bitmap_places(&self, page: u64, version: u8) -> [u64; 2] {
-        let at = |twin: u64| self.bitmap_first() + (2 * twin + u64::from(version)) * self.bitmap_pages() + page;
+        let at =
+            |twin: u64| self.bitmap_first() + (2 * twin + u64::from(version)) * self.bitmap_pages() + page;
         [at(0), at(1)]
     }
     /// First block that can hold data.

@@ -213,7 +213,8 @@ impl Space {
         let word = region % REGIONS as usize * REGION_WORDS;
         let blocks = REGION.min(self.total() - region as u64 * REGION);
         let used = |bits: &Option<Bits>| {
-            bits.as_ref().map_or(0, |b| b[word..word + REGION_WORDS].iter().map(|w| w.count_ones()).sum::<u32>())
+            bits.as_ref()
+                .map_or(0, |b| b[word..word + REGION_WORDS].iter().map(|w| w.count_ones()).sum::<u32>())
         };
         (blocks as u32 - used(&page.settled) - used(&page.held)) as u16
     }
@@ -299,7 +300,8 @@ impl Space {
     /// The emptiest region nobody fills (S15), among those in memory; the lowest of equals, so that space is filled in
     /// ascending order. Twins look from the far end, to lie apart.
     fn next_region(&mut self, stream: Stream) -> Option<(u64, u64)> {
-        let open: [u64; 4] = self.cursors.map(|c| if c.1 == 0 { u64::MAX } else { (c.1 - 1 - self.first) / REGION });
+        let open: [u64; 4] =
+            self.cursors.map(|c| if c.1 == 0 { u64::MAX } else { (c.1 - 1 - self.first) / REGION });
         let mut best: Option<(u16, usize)> = None;
         for (region, &free) in self.regions.iter().enumerate() {
             if free == UNKNOWN || free == 0 || open.contains(&(region as u64)) {
@@ -333,7 +335,8 @@ impl Space {
             return;
         }
         let away = self.pages.iter().enumerate().filter(|(_, p)| p.settled.is_none());
-        let emptiest = away.map(|(at, p)| (u64::from(p.span.free).saturating_sub(p.held_count.into()), at)).max();
+        let emptiest =
+            away.map(|(at, p)| (u64::from(p.span.free).saturating_sub(p.held_count.into()), at)).max();
         if let Some((free, at)) = emptiest
             && free > u64::from(best) * REGIONS
         {
@@ -386,7 +389,10 @@ impl Space {
         self.unhold(block);
         let (page, word, bit) = self.at(block);
         let p = &mut self.pages[page];
-        let bits = p.settled.as_mut().expect("what is held was allocated from a page in memory, or its page was read");
+        let bits = p
+            .settled
+            .as_mut()
+            .expect("what is held was allocated from a page in memory, or its page was read");
         debug_assert_eq!(bits[word] & bit, 0, "block {block} is settled already");
         bits[word] |= bit;
         p.span.free -= 1;

@@ -251,7 +251,8 @@ impl<D: Disk> Store<D> {
     pub fn memory(&self) -> usize {
         let objects = self.groups.values().flat_map(|g| g.objects.values());
         let entries: usize = objects.map(|o| 256 + 96 * (o.over.stacks.len() + o.frozen.stacks.len())).sum();
-        let slots: usize = self.groups.values().map(|g| g.directory.slots.len() * size_of::<crate::table::Slot>()).sum();
+        let slots: usize =
+            self.groups.values().map(|g| g.directory.slots.len() * size_of::<crate::table::Slot>()).sum();
         self.cache.bytes() + self.space.bytes() + entries + slots
     }
 
@@ -371,7 +372,9 @@ impl<D: Disk> Store<D> {
     /// S7: completions are released in sequence order; a flush covers what had completed when it was submitted.
     fn advance(&mut self) {
         let first = self.in_flight.front().map_or(0, |f| f.sequence);
-        while let Some(f) = (self.in_flight.get((self.completed + 1).wrapping_sub(first) as usize)).filter(|f| f.left == 0) {
+        while let Some(f) =
+            (self.in_flight.get((self.completed + 1).wrapping_sub(first) as usize)).filter(|f| f.left == 0)
+        {
             self.completed = f.sequence;
         }
         if self.completed > self.durable {

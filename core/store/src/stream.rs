@@ -1,12 +1,17 @@
 //! What a root says beside the map: groups with their ledgers and tables, entries that are not merged, bitmaps (S13).
-use crate::bytes::{Malformed, NOTE, Reader, Writer, get_mark, get_note, get_object, get_session, put_mark, put_note, put_object, put_session};
+use crate::bytes::{
+    Malformed, NOTE, Reader, Writer, get_mark, get_note, get_object, get_session, put_mark, put_note,
+    put_object, put_session,
+};
 use crate::group::Group;
 use crate::object::{Object, Stacks};
 use crate::page::Twin;
 use crate::place::{ENTRY_BYTES, Held};
 use crate::space::Span;
 use crate::stack::{Over, Role, Stack};
-use sarsen_types::{BLOCKS_PER_CHUNK, Epoch, FamilyId, GroupId, LayerId, Ledger, ObjectId, RequestNote, Version};
+use sarsen_types::{
+    BLOCKS_PER_CHUNK, Epoch, FamilyId, GroupId, LayerId, Ledger, ObjectId, RequestNote, Version,
+};
 use smallvec::SmallVec;
 
 /// An object's unmerged entries, as a root holds them.
