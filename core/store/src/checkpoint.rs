@@ -11,6 +11,7 @@ use crate::lookup::Want;
 use crate::merge::Batch;
 use crate::page::{self, PAYLOAD, PageKind, Pointer, Twin};
 use crate::pages::CHECKPOINT;
+use crate::place::Held;
 use crate::space::{Barrier, Stream};
 use crate::store::{Op, Store};
 use crate::stream::{self, LeftOver};
@@ -226,6 +227,7 @@ impl<D: Disk> Store<D> {
             job.ledgers.insert(*id, w.0);
             job.groups.push_back(*id);
         }
+        self.space.cut(self.head.sequence, self.root + 1);
         self.changed_blocks = 0;
         self.owed = [0, self.owed[0]];
         self.checkpoint = State {
@@ -318,11 +320,23 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    /// Blocks that the next root does not name any more.
+    /// Blocks that the next root does not name any more: free once it is durable, for it is as good as any journal block.
     pub(crate) fn displace(&mut self, blocks: impl IntoIterator<Item = u64>) {
-        let root = self.checkpoint.number;
-        let barrier = Barrier { journal: self.head.sequence, read: self.reads.next_number(), root };
+        let barrier = self.barrier_of_root();
         blocks.into_iter().for_each(|b| self.space.unsettle(b, barrier));
+    }
+
+    /// Places of unmerged entries that a merge finds to be covered: the next root does not name them either.
+    pub(crate) fn release_with_root(&mut self, gone: Vec<Held>) {
+        let barrier = self.barrier_of_root();
+        let blocks = gone.into_iter().filter_map(|h| h.place.block());
+        blocks.for_each(|b| self.space.release(b, barrier));
+    }
+
+    /// What was journaled since the cut counts as well: a recovery after it may be what covers an entry.
+    fn barrier_of_root(&self) -> Barrier {
+        let root = self.checkpoint.number;
+        Barrier { journal: self.head.sequence - 1, read: self.reads.next_number(), root }
     }
 
     /// Writes a page of the map to a block that was taken for it.

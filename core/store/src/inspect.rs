@@ -55,7 +55,7 @@ pub struct SliceInspection {
     pub groups: u64,
     /// Objects in its map.
     pub objects: u64,
-    /// Where pages of the map in use lie: a sample.
+    /// Where pages of the map in use lie: a sample; of pages that lie in two places the first.
     pub map_pages: Vec<u64>,
     /// What is wrong with it.
     pub problems: Vec<String>,
@@ -242,14 +242,14 @@ fn slice<D: Disk>(disk: &mut D, identity: DriveIdentity, region: &SliceRegion) -
 fn walk<D: Disk>(io: &mut Blocking<'_, D>, region: &SliceRegion, map: &Map, found: &mut SliceInspection) {
     let byte = |block: u64| region.offset + block * BLOCK_SIZE as u64;
     let (mut bad_leaves, mut ailing) = (0u64, 0);
-    let mut twins: Vec<u64> = map.stream_pages.clone();
+    let mut twins: Vec<u64> = map.stream_pages.iter().step_by(2).copied().collect();
     for directory in map.groups.values().map(|g| &g.directory) {
-        twins.extend(directory.index.iter().flat_map(|t| t.at));
+        twins.extend(directory.index.iter().map(|t| t.at[0]));
         for slot in &directory.slots {
             if found.map_pages.len() >= SAMPLE_MAX {
                 break;
             }
-            twins.extend(slot.page.at);
+            twins.push(slot.page.at[0]);
             let table = match io.twin(region, PageKind::Table, slot.page, &mut ailing) {
                 Ok(buf) => lines(&buf[HEADER..]).unwrap_or_default(),
                 Err(why) => {

@@ -120,7 +120,7 @@ impl<D: Disk> Store<D> {
         settled.iter().for_each(|b| self.space.settle(*b));
         dropped_pages.iter().chain(&old_page.clone().collect::<Vec<_>>()).for_each(|b| self.cache.forget(*b));
         self.displace(displaced.into_iter().chain(old_page));
-        self.release(gone);
+        self.release_with_root(gone);
         for (line, leaf, kind, payload) in leaves {
             let block = blocks.pop_front().expect("as many were taken as are written");
             lines[line].1.leaves[leaf] = self.write_page(block, kind, &payload);
@@ -149,7 +149,7 @@ impl<D: Disk> Store<D> {
             }
             group.put_back(*object, left, &mut back);
         }
-        self.release(back);
+        self.release_with_root(back);
         Ok(())
     }
 

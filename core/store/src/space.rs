@@ -433,6 +433,25 @@ impl Space {
         self.region_changed(block, 1);
     }
 
+    /// A checkpoint is cut before journal block `sequence`: what waits for that block to say that it is free waits for root
+    /// `root` instead, which says it too. A full store may have nothing more to journal.
+    pub fn cut(&mut self, sequence: u64, root: u64) {
+        let is_met = |l: &(u64, Barrier)| l.1.journal >= sequence;
+        for (_, barrier) in self.limbo_of_roots.iter_mut().filter(|l| is_met(l)) {
+            *barrier = Barrier { journal: sequence - 1, root: barrier.root.max(root), ..*barrier };
+        }
+        let waiting = std::mem::take(&mut self.limbo);
+        for (block, barrier) in waiting {
+            match is_met(&(block, barrier)) {
+                true => {
+                    self.limbo_of_roots
+                        .push_back((block, Barrier { journal: sequence - 1, root, ..barrier }));
+                }
+                false => self.limbo.push_back((block, barrier)),
+            }
+        }
+    }
+
     /// Holds the bits against what is named: `settled` by the map, and `named` by that and by unmerged entries. All pages are
     /// in memory. With `has_bad` leaves more may be in use than is known.
     pub(crate) fn audit(
@@ -499,6 +518,20 @@ mod tests {
         assert_eq!(space.take(Stream::Small, 2), Some((11, 1)));
         space.pass(5, 2, 1);
         assert_eq!(space.take(Stream::Small, 8), Some((12, 1)));
+    }
+
+    /// A store that was full waited for a journal block that nothing could bring about before it took back what was
+    /// discarded.
+    #[test]
+    fn a_root_says_what_is_free_where_no_journal_block_follows() {
+        let mut space = Space::new(10, 14, &[]);
+        assert_eq!(space.take(Stream::Small, 8), Some((10, 4)));
+        space.release(12, Barrier { journal: 6, read: 0, root: 0 });
+        space.cut(6, 2);
+        space.pass(5, 0, 1);
+        assert_eq!(space.free(), 0);
+        space.pass(5, 0, 2);
+        assert_eq!(space.free(), 1);
     }
 
     #[test]
