@@ -47,14 +47,14 @@ impl Export {
                 return Err(Failure::new("nowhere to listen").hint("--socket PATH or --listen IP:PORT"));
             }
         };
-        let url = match &listen {
-            Listen::Socket(path) => format!("nbd+unix:///{name}?socket={}", path.display()),
-            Listen::Tcp(address) => format!("nbd://{address}/{name}"),
-        };
         let token = place.token.clone().or_else(|| key.as_ref().map(sarsen_api::token_of));
         let api = place.api_url.split(',').map(str::to_owned).collect();
         let config = ExportConfig { volume: name.clone(), listen, api, token, key, read_only };
-        let ready = |size: u64| {
+        let ready = |size: u64, at: &Listen| {
+            let url = match at {
+                Listen::Socket(path) => format!("nbd+unix:///{name}?socket={}", path.display()),
+                Listen::Tcp(address) => format!("nbd://{address}/{name}"),
+            };
             let shown = serde_json::json!({ "volume": name, "size": size, "nbd": url });
             let _ = output.show(&shown, |_| format!("{name} is exported at {url}"));
         };

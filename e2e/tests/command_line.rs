@@ -2,6 +2,7 @@
 use sarsen_e2e::dev::Dev;
 use sarsen_e2e::process;
 use sarsen_e2e::program::{command, run, sarsen, succeed, wait_until};
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -95,8 +96,26 @@ fn the_same_directory_resumes_and_other_flags_are_refused_by_name() {
     let twice = run(plain(&["dev", "--dir"]).arg(dir.path()), QUICK).unwrap();
     assert!(refused(&twice).contains("already"));
     dev.stop().unwrap();
-    let other = run(plain(&["dev", "--nodes", "3", "--dir"]).arg(dir.path()), QUICK).unwrap();
-    assert!(refused(&other).contains("--nodes"));
+    let others: [&[&str]; 7] = [
+        &["--nodes", "3"],
+        &["--drives", "2"],
+        &["--drive-size", "5GiB"],
+        &["--copies", "3"],
+        &["--lease", "clock"],
+        &["--volume", "v:128MiB"],
+        &["--volume", "v:64MiB", "--volume", "w:64MiB"],
+    ];
+    for flags in others {
+        let other = run(plain(&["dev", "--dir"]).arg(dir.path()).args(flags), QUICK).unwrap();
+        let said = refused(&other);
+        assert!(said.contains(flags[0]), "{flags:?}: {said}");
+    }
+    let many = run(plain(&["dev", "--nodes", "3", "--drives", "2", "--dir"]).arg(dir.path()), QUICK).unwrap();
+    let said = refused(&many);
+    assert!(said.contains("--nodes") && said.contains("--drives"), "{said}");
+    // The same flags again are no others.
+    let mut same = Dev::start_in(dir.path(), &["--nodes", "1", "--volume", "v:64MiB"]).unwrap();
+    same.stop().unwrap();
     let mut again = Dev::start_in(dir.path(), &[]).unwrap();
     assert!(io("read -P 9 4096 65536").contains("read 65536/65536"));
     again.stop().unwrap();
@@ -128,8 +147,22 @@ fn a_killed_node_stays_dead_until_it_is_started() {
     assert_eq!(state(2), None);
     dev.start_node(2).unwrap();
     assert!(state(2).is_some_and(process::is_alive));
+    let dir = dev.dir().display().to_string();
+    let said = refused(&dev.try_sarsen(&["dev", "start-node", "2", "--dir", &dir]).unwrap());
+    assert!(said.contains("runs already"), "{said}");
+    let said = refused(&dev.try_sarsen(&["dev", "start-node", "7", "--dir", &dir]).unwrap());
+    assert!(said.contains("no node 7"), "{said}");
+    // Its death may not have been noticed yet: longer than GRACE.
+    std::thread::sleep(Duration::from_secs(2));
+    dev.wait_ok().unwrap();
+    // Handed over first: what it led is led by others when it is gone, and it is nowhere in sync.
     dev.stop_node(3).unwrap();
     assert_eq!(state(3), None);
+    let groups = dev.json(&["group", "list"]).unwrap();
+    let held = |slices: &serde_json::Value| slices.as_array().unwrap().iter().any(|s| s == "3.0");
+    for group in groups.as_array().unwrap() {
+        assert!(group["primary"] != "3.0" && !held(&group["in_sync"]), "{group}");
+    }
     dev.start_node(3).unwrap();
     dev.wait_ok().unwrap();
 }
@@ -142,6 +175,44 @@ fn a_second_export_is_refused_and_names_the_first() {
     assert!(said.contains("v.nbd.sock") || said.contains("attach"), "it names the first: {said}");
     let url = dev.url("v");
     succeed(command("qemu-io").args(["-f", "raw", "-c", "write 0 4096", &url]), QUICK).unwrap();
+}
+
+#[test]
+fn a_volume_grows_under_its_export() {
+    let dev = Dev::start(&["--nodes", "1", "--volume", "v:64MiB"]).unwrap();
+    let size = || succeed(command("nbdinfo").args(["--size", &dev.url("v")]), QUICK).unwrap();
+    assert_eq!(size().trim(), (64u64 << 20).to_string());
+    dev.sarsen(&["volume", "grow", "v", "--size", "128MiB"], None).unwrap();
+    wait_until("clients that come later see the new size", Duration::from_secs(5), || {
+        Ok(size().trim() == (128u64 << 20).to_string())
+    })
+    .unwrap();
+    assert_eq!(dev.show().unwrap().volumes[0].size, 128 << 20);
+    let url = dev.url("v");
+    succeed(command("qemu-io").args(["-f", "raw", "-c", "write 100M 4096", &url]), QUICK).unwrap();
+}
+
+#[test]
+fn export_runs_in_the_foreground_and_gives_the_volume_back() {
+    let dev = Dev::start(&["--nodes", "1"]).unwrap();
+    dev.sarsen(&["volume", "create", "w", "--size", "64MiB"], None).unwrap();
+    let socket = dev.dir().join("w.sock");
+    for place in [["--socket", socket.to_str().unwrap()], ["--listen", "127.0.0.1:0"]] {
+        let mut export = dev.command(&["export", "nbd", "w", "--json"]);
+        let mut export = export.args(place).stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(export.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let said: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let url = said["nbd"].as_str().unwrap();
+        let size = succeed(command("nbdinfo").args(["--size", url]), QUICK).unwrap();
+        assert_eq!(size.trim(), (64u64 << 20).to_string(), "{url}");
+        let attached = dev.json(&["attachment", "list"]).unwrap();
+        assert_eq!(attached.as_array().unwrap().len(), 1, "{attached}");
+        process::terminate(export.id());
+        assert!(sarsen_e2e::program::wait(&mut export, QUICK).unwrap().success());
+        let attached = dev.json(&["attachment", "list"]).unwrap();
+        assert!(attached.as_array().unwrap().is_empty(), "{attached}");
+    }
 }
 
 #[test]

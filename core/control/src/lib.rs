@@ -26,5 +26,5 @@ mod volumes;
 pub use command::{Answer, Command, Entry, Refusal, RefusalKind};
 
 pub use health::{Health, health};
-pub use reconcile::{balance, hand_over, reconcile};
+pub use reconcile::{balance, hand_over, is_missed, reconcile};
 pub use state::State;

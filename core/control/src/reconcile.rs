@@ -202,3 +202,12 @@ pub fn hand_over(state: &State, node: NodeId) -> Option<Command> {
     }
     (!moves.is_empty()).then_some(Command::Lead(moves))
 }
+
+/// Whether a node that wants to leave is worth waiting for: without its copies some group could not commit now, and
+/// another copy is being brought up to date there.
+pub fn is_missed(state: &State, node: NodeId) -> bool {
+    let is_own = |s: &SliceId| state.domain(*s) == node.0;
+    (state.groups.values())
+        .filter(|g| g.in_sync.iter().any(is_own))
+        .any(|g| g.joining.iter().any(|j| state.is_staying(j.slice)))
+}

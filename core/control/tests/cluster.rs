@@ -1,7 +1,7 @@
 //! A cluster's metadata as prose: nodes and drives come and go, groups follow (R1, R9, R11, R12, R17, R19, R20, R31, R44).
 use sarsen_control::command::{Move, Register};
 use sarsen_control::{
-    Answer, Command, Entry, Health, RefusalKind, State, balance, hand_over, health, reconcile,
+    Answer, Command, Entry, Health, RefusalKind, State, balance, hand_over, health, is_missed, reconcile,
 };
 use sarsen_types::view::NodeAddress;
 use sarsen_types::*;
@@ -315,6 +315,19 @@ fn a_copy_without_which_nothing_commits_stays_in_sync() {
     c.apply(hand_over(&c.state, NodeId(2)).unwrap());
     c.apply(Command::Leave { node: NodeId(2) });
     assert!(c.groups().all(|g| g.in_sync.len() == 2 && g.primary == slice(3)));
+    assert!(!is_missed(&c.state, NodeId(2)), "nobody joins: there is nothing to wait for");
+    c.node(1);
+    c.register(1, 9, &[1]);
+    c.look(&[]);
+    assert!(is_missed(&c.state, NodeId(2)), "node 1 is being brought up to date");
+    for _ in 0..3 {
+        c.promote_all();
+        c.now += 1000;
+        c.look(&[]);
+    }
+    assert!(!is_missed(&c.state, NodeId(2)));
+    c.apply(Command::Leave { node: NodeId(2) });
+    assert!(c.groups().all(|g| g.in_sync == [slice(3), slice(1)]));
 }
 
 #[test]

@@ -77,9 +77,9 @@ impl ExportConfig {
     }
 }
 
-/// Exports a volume over NBD until SIGTERM or SIGINT. `ready` is told the size once clients may connect. The death of
-/// any node, and of all, is waited out.
-pub async fn export_nbd(config: ExportConfig, ready: impl FnOnce(u64)) -> anyhow::Result<()> {
+/// Exports a volume over NBD until SIGTERM or SIGINT. `ready` is told the size and the place once clients may connect.
+/// The death of any node, and of all, is waited out.
+pub async fn export_nbd(config: ExportConfig, ready: impl FnOnce(u64, &Listen)) -> anyhow::Result<()> {
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     config.clear_socket()?;
     let api = Client::new(config.api.clone(), config.token.clone())?;
@@ -93,7 +93,7 @@ pub async fn export_nbd(config: ExportConfig, ready: impl FnOnce(u64)) -> anyhow
     let grant = (id, Generation(attached.generation), SessionId(attached.session));
     let size = map.size;
     let mut served = start(&config, ClusterId(cluster), grant, map.clone())?;
-    ready(size);
+    ready(size, &served.at);
     let why = tokio::select! {
         _ = term.recv() => None,
         _ = int.recv() => None,

@@ -36,6 +36,8 @@ pub enum Told {
 pub struct Served {
     /// The way to it.
     pub tell: Way,
+    /// Where it takes connections: of port 0, the one that was picked.
+    pub at: Listen,
     /// Why it ended.
     pub ended: tokio::sync::oneshot::Receiver<String>,
 }
@@ -55,20 +57,22 @@ pub fn start(
         let pool = Pool::new();
         let made =
             Ring::new(RingConfig::default(), &pool).map_err(|why| anyhow!("{why}")).and_then(|mut ring| {
-                match &listen {
+                let at = match &listen {
                     Listen::Socket(path) => {
                         ring.listen_unix(path).with_context(|| path.display().to_string())?;
+                        listen.clone()
                     }
                     Listen::Tcp(address) => {
-                        ring.listen_tcp(*address).with_context(|| address.to_string())?;
+                        let (_, at) = ring.listen_tcp(*address).with_context(|| address.to_string())?;
+                        Listen::Tcp(at)
                     }
-                }
-                Ok(ring)
+                };
+                Ok((ring, at))
             });
         match made {
             Err(why) => drop(opened.send(Err(why))),
-            Ok(ring) => {
-                let _ = opened.send(Ok(ring.waker()));
+            Ok((ring, at)) => {
+                let _ = opened.send(Ok((ring.waker(), at)));
                 let greeting = Greeting { attachment: grant.0, generation: grant.1, session: grant.2 };
                 let us = Party { cluster, key, boot_id: boot_id(), greeting };
                 let why = Host::new(ring, us, map, read_only).run(&inbox);
@@ -77,8 +81,8 @@ pub fn start(
         }
     };
     std::thread::Builder::new().name("sarsen-nbd".into()).spawn(body)?;
-    let waker = opening.recv().context("the data thread ended")??;
-    Ok(Served { tell: Way { sender, waker }, ended })
+    let (waker, at) = opening.recv().context("the data thread ended")??;
+    Ok(Served { tell: Way { sender, waker }, at, ended })
 }
 
 enum Role {

@@ -13,7 +13,7 @@ use anyhow::{Context, anyhow, bail};
 use openraft::BasicNode;
 use sarsen_api::token::{node_token_of, token_of};
 use sarsen_control::state::COPIES_DEFAULT;
-use sarsen_control::{Answer, Command, State, hand_over};
+use sarsen_control::{Answer, Command, State, hand_over, is_missed};
 use sarsen_slice::LeaseMode;
 use sarsen_types::view::NodeAddress;
 use sarsen_types::{ClusterId, NodeId};
@@ -32,6 +32,8 @@ const ALIVE_EVERY: Duration = Duration::from_millis(300);
 const HAND_OVER_MAX: Duration = Duration::from_secs(3);
 /// How long the old primaries go on confirming that they stopped (R2), before they leave in_sync.
 const CONFIRM: Duration = Duration::from_millis(200);
+/// Between two tries to leave.
+const LEAVE_AGAIN: Duration = Duration::from_millis(50);
 /// How long the drives' threads may take to end.
 const STOP_MAX: Duration = Duration::from_secs(10);
 
@@ -240,6 +242,11 @@ impl Node {
         }
         tokio::time::sleep(CONFIRM).await;
         self.desk.ask(Command::Leave { node: me }).await;
+        // Copies that come back just now let this one go a little later.
+        while is_missed(&self.desk.now(), me) {
+            tokio::time::sleep(LEAVE_AGAIN).await;
+            self.desk.ask(Command::Leave { node: me }).await;
+        }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
