@@ -46,6 +46,10 @@ impl Client {
             ClientResult::Refused(Refusal::OldSession) => self.end(Error::Superseded, out),
             ClientResult::Refused(Refusal::OldGeneration) => self.end(Error::Fenced, out),
             other => {
+                if other == ClientResult::Refused(Refusal::Unknown) {
+                    // the attachment may be gone: metadata know, and tell our owner
+                    out.push(Output::NeedMap { revision: Revision(self.map.revision.0 + 1) });
+                }
                 let Client { links, jitter, .. } = self;
                 let mut at = links[link].backoff.failed(now, jitter);
                 if let ClientResult::Retry { after } = other {

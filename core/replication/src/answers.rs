@@ -4,7 +4,7 @@ use crate::group::{Group, Role};
 use crate::io::{Blocks, ReadFailed};
 use alloc::vec::Vec;
 use sarsen_types::record::Entry;
-use sarsen_types::{Checksum, Epoch, SliceId, Version};
+use sarsen_types::{Checksum, ChunkIndex, Epoch, FamilyId, SliceId, Version};
 use sarsen_wire::peer::GroupBody;
 
 impl<P: Clone> Group<P> {
@@ -26,8 +26,8 @@ impl<P: Clone> Group<P> {
                 }
                 self.notes_came(cx, from, skip, notes, is_last);
             }
-            GroupBody::FetchA { token, checksums } => {
-                let is_winner = self.winner_fetched(cx, token, &checksums, payload.clone());
+            GroupBody::FetchA { token, checksums, .. } => {
+                let is_winner = self.winner_fetched(cx, from, token, &checksums, payload.clone());
                 if !is_winner {
                     self.repair_fetched(cx, from, token, &checksums, payload);
                 }
@@ -54,6 +54,7 @@ impl<P: Clone> Group<P> {
         to: SliceId,
         epoch: Epoch,
         token: u64,
+        (family, chunk, first): (FamilyId, ChunkIndex, u16),
         done: Result<Blocks<P>, ReadFailed>,
     ) {
         let (mut checksums, mut payload) = (Vec::<Checksum>::new(), None);
@@ -68,7 +69,7 @@ impl<P: Clone> Group<P> {
                 checksums.clear();
             }
         }
-        let body = GroupBody::FetchA { token, checksums };
+        let body = GroupBody::FetchA { token, family, chunk, first, checksums };
         cx.send(to, self.id, epoch, Version::ZERO, body, payload);
     }
 }

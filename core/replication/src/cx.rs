@@ -44,6 +44,8 @@ pub struct Cx<P> {
     pub led_changed: bool,
     /// Something waits for time to pass: wake up soon.
     pub is_waiting: bool,
+    /// Takeovers begun: names their questions.
+    pub attempts: u32,
     /// Groups to be looked at again once this input is worked on.
     pub again: Vec<GroupId>,
 }

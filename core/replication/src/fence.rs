@@ -3,9 +3,14 @@ use crate::cx::Cx;
 use crate::group::{Group, Role};
 use crate::primary::{Fence, Pending, Phase};
 use crate::wait::Wait;
+use sarsen_types::Version;
 use sarsen_types::record::Body;
-use sarsen_types::{AttachmentId, Generation, GroupChange, SliceId};
+use sarsen_types::{AttachmentId, Duration, Generation, GroupChange, SliceId};
 use sarsen_wire::peer::GroupBody;
+use smallvec::SmallVec;
+
+/// Between two questions to the other copies whether they took a bump.
+const ASK_AGAIN: Duration = Duration::from_millis(250);
 
 impl<P: Clone> Group<P> {
     /// Takes a bump durably; then what `then` says.
@@ -17,11 +22,11 @@ impl<P: Clone> Group<P> {
 
     /// As a primary: what the metadata want fenced in this group, and how far it is.
     pub fn refresh_fences(&mut self, cx: &mut Cx<P>) {
-        let view = cx.view.clone();
         let Role::Primary(primary) = &mut self.role else { return };
-        if view.fences.is_empty() && primary.fences.is_empty() {
+        if cx.view.fences.is_empty() && primary.fences.is_empty() {
             return;
         }
+        let view = cx.view.clone();
         let wanted = |a, g| view.fences.iter().any(|f| f.0 == a && f.1 == g && f.2.contains(&self.id));
         primary.fences.retain(|f| wanted(f.attachment, f.generation));
         for (attachment, generation, groups) in &view.fences {
@@ -35,7 +40,8 @@ impl<P: Clone> Group<P> {
         let mut done = None;
         for fence in &mut primary.fences {
             fence.is_known |= others.is_empty();
-            if !fence.is_known {
+            if !fence.is_known && fence.asked.is_none_or(|at| cx.now.since(at) >= ASK_AGAIN) {
+                fence.asked = Some(cx.now);
                 ask.push((fence.attachment, fence.generation));
             }
             let old = |p: &Pending<P>| {
@@ -70,7 +76,7 @@ impl<P: Clone> Group<P> {
         if primary.fences.iter().any(|f| f.attachment == attachment && f.generation == generation) {
             return;
         }
-        primary.fences.push(Fence { attachment, generation, is_taken: false, is_known: false });
+        primary.fences.push(Fence { attachment, generation, is_taken: false, is_known: false, asked: None });
         let old = |id: &sarsen_types::RequestId| id.attachment == attachment && id.generation < generation;
         primary.waiting.retain(|op| !old(&op.request.id));
         let mut drained = alloc::vec::Vec::new();
@@ -82,7 +88,8 @@ impl<P: Clone> Group<P> {
         }
         cx.counters.drained_writes += drained.len() as u64;
         for (write, payload) in drained {
-            for to in self.others_in_sync(cx.me) {
+            // all that wait for it: a joiner that refused it would never be promoted, one proposed never acknowledge (R6)
+            for to in self.waited_for(cx.me, write.version) {
                 cx.peers.at(to).spend(u64::from(write.data_blocks()));
                 let body = GroupBody::Prepare { write: write.clone(), is_drain: true };
                 self.send(cx, to, body, payload.clone());
@@ -90,6 +97,18 @@ impl<P: Clone> Group<P> {
         }
         let then = Wait::Fenced { group: self.id, epoch: self.state.epoch, to: None, attachment, generation };
         self.fence(cx, attachment, generation, then);
+    }
+
+    /// The other copies that are to have an ordered write: those in sync, and joiners it was sent to.
+    fn waited_for(&self, me: SliceId, version: Version) -> SmallVec<[SliceId; 4]> {
+        let mut all = self.others_in_sync(me);
+        if let Role::Primary(primary) = &self.role {
+            let was_sent = |j: &&SliceId| primary.joins.get(*j).is_some_and(|j| j.was_sent(version));
+            all.extend(
+                primary.joins.keys().filter(|j| !self.state.is_in_sync(**j)).filter(was_sent).copied(),
+            );
+        }
+        all
     }
 
     /// A bump is durable here.
@@ -123,6 +142,7 @@ impl<P: Clone> Group<P> {
         generation: Generation,
     ) {
         self.take_bump(cx, attachment, generation);
+        self.list_refused(cx, from);
         let in_sync = self.state.is_in_sync(from);
         let Role::Primary(primary) = &mut self.role else { return };
         for fence in

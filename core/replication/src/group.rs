@@ -6,7 +6,7 @@ use crate::replica::Replica;
 use crate::requests::{HeldList, not_primary};
 use crate::wait::Wait;
 use sarsen_types::record::Body;
-use sarsen_types::{Epoch, GroupId, GroupState, Instant, LayerId, Ledger, SliceId, Version};
+use sarsen_types::{Epoch, GroupId, GroupState, Instant, Ledger, SliceId, Version};
 use sarsen_wire::peer::GroupBody;
 use smallvec::SmallVec;
 
@@ -32,10 +32,9 @@ pub struct Group<P> {
     pub held: HeldList<P>,
     /// When a proposal was last made in this epoch.
     pub proposed: Option<Instant>,
-    /// The floor last told to the other copies with a heartbeat.
-    pub floor_told: Version,
-    /// Deleted layers whose drop was journaled in this life of the slice.
-    pub dropped: alloc::vec::Vec<LayerId>,
+    /// The floor last told to the other copies with a heartbeat, and the first round that told it: until each copy
+    /// acknowledged one of that round or later, it is told again (R10).
+    pub floor_told: (Version, u64),
 }
 
 /// What a slice is in a group. Joining copies are replicas too: the state says which.
@@ -71,8 +70,7 @@ impl<P: Clone> Group<P> {
             told: SmallVec::new(),
             held: HeldList::new(),
             proposed: None,
-            floor_told: Version::ZERO,
-            dropped: alloc::vec![],
+            floor_told: (Version::ZERO, 0),
         }
     }
 
@@ -95,7 +93,7 @@ impl<P: Clone> Group<P> {
         self.seen = state.epoch;
         self.told.clear();
         self.proposed = None;
-        self.floor_told = Version::ZERO;
+        self.floor_told = (Version::ZERO, 0);
         self.heard = cx.now;
         cx.led_changed = true;
         if let Some(assignment) = state.assignment_of(cx.me)
@@ -111,13 +109,16 @@ impl<P: Clone> Group<P> {
         let may_vanish = state.is_in_sync(cx.me) && state.joining.is_empty();
         cx.out.push(Output::Vanish { group: self.id, may_vanish, may_forget: all });
         if state.primary == cx.me && cx.is_registered {
-            let goes_on = matches!(&self.role, Role::Primary(p) if state.primary_since <= p.epoch && !p.is_collecting());
+            // a takeover that counted something as committed begins again where nothing could be: it stays uncommitted (R12)
+            let begins_again = |p: &Primary<P>| p.is_collecting() || p.is_veiled && !state.may_commit();
+            let goes_on =
+                matches!(&self.role, Role::Primary(p) if state.primary_since <= p.epoch && !begins_again(p));
             match goes_on {
                 true => self.go_on(cx, &before),
                 false => self.take_over(cx),
             }
         } else {
-            self.follow(cx);
+            self.follow(cx, &before);
         }
     }
 
@@ -131,16 +132,23 @@ impl<P: Clone> Group<P> {
 
     /// Applies a record that is being submitted to our ledger.
     pub fn apply(&mut self, body: &Body) {
-        let record = sarsen_types::Record { group: self.id, promise: self.seen, body: body.clone() };
-        self.ledger.apply(&record);
+        self.ledger.take(self.seen, body);
     }
 
     /// Another slice leads from now on: what was asked of us as a primary is to be asked there.
-    fn follow(&mut self, cx: &mut Cx<P>) {
-        let role = core::mem::replace(&mut self.role, Role::Replica(Replica::default()));
-        if let Role::Primary(primary) = role {
-            for asker in primary.askers() {
-                cx.reply(asker, not_primary(self.state.epoch, self.state.primary), None);
+    fn follow(&mut self, cx: &mut Cx<P>, before: &GroupState) {
+        let join = |state: &GroupState| state.join_of(cx.me).map(|j| (j.since, state.primary));
+        let goes_on = join(&self.state).is_some()
+            && join(&self.state) == join(before)
+            && self.state.primary_since <= before.epoch;
+        match core::mem::replace(&mut self.role, Role::Replica(Replica::default())) {
+            // R10: of a join that goes on it is still known which versions can count as committed
+            Role::Replica(old) if goes_on => self.role = Role::Replica(old.in_a_new_epoch()),
+            Role::Replica(_) => {}
+            Role::Primary(primary) => {
+                for asker in primary.askers() {
+                    cx.reply(asker, not_primary(self.state.epoch, self.state.primary), None);
+                }
             }
         }
         for held in core::mem::take(&mut self.held) {
@@ -164,15 +172,21 @@ impl<P: Clone> Group<P> {
         if !cx.peers.is_up(to) {
             return;
         }
+        self.announce(cx, to);
+        cx.send(to, self.id, self.state.epoch, self.ledger.floor, body, payload);
+    }
+
+    /// R5: the first message of an epoch on each stream carries the group's state. An idle group has no other message to
+    /// send: without this a copy that metadata do not reach would acknowledge no heartbeat of the epoch.
+    pub fn announce(&mut self, cx: &mut Cx<P>, to: SliceId) {
         let stream = cx.peers.stream(to);
-        let floor = self.ledger.floor;
-        if self.state.primary == cx.me && !self.told.contains(&(to, stream)) {
-            self.told.retain(|t| t.0 != to);
-            self.told.push((to, stream));
-            let state = self.state.clone();
-            cx.send(to, self.id, state.epoch, floor, GroupBody::Assume(state), None);
+        if !cx.peers.is_up(to) || self.state.primary != cx.me || self.told.contains(&(to, stream)) {
+            return;
         }
-        cx.send(to, self.id, self.state.epoch, floor, body, payload);
+        self.told.retain(|t| t.0 != to);
+        self.told.push((to, stream));
+        let state = self.state.clone();
+        cx.send(to, self.id, state.epoch, self.ledger.floor, GroupBody::Assume(state), None);
     }
 
     /// R2: we acknowledged a heartbeat of `primary`.

@@ -10,7 +10,9 @@ use crate::primary::Pending;
 use crate::wait::Wait;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
-use sarsen_types::limits::{JOIN_WINDOW_MAX, PAGE_ENTRIES_MAX, PIECE_BLOCKS_MAX, RECOVER_OBJECTS_MAX};
+use sarsen_types::limits::{
+    GRACE, JOIN_WINDOW_MAX, PAGE_ENTRIES_MAX, PIECE_BLOCKS_MAX, PREPARE_TIMEOUT, RECOVER_OBJECTS_MAX,
+};
 use sarsen_types::record::{Entry, Recover, Table};
 use sarsen_types::{
     BLOCKS_PER_CHUNK, BlockRange, Epoch, GroupChange, GroupState, ObjectId, RequestNote, SliceId, Version,
@@ -94,6 +96,10 @@ impl Join {
     pub fn missed(&mut self, version: Version, object: ObjectId) {
         self.missed.insert(version, object);
         self.list(object);
+    }
+    /// Whether this version was sent, and is not acknowledged.
+    pub fn was_sent(&self, version: Version) -> bool {
+        self.unacked.contains_key(&version)
     }
     /// Whether this version was not sent.
     pub fn has_missed(&self, version: Version) -> bool {
@@ -262,7 +268,8 @@ impl<P: Clone> Group<P> {
     pub fn advance_join(&mut self, cx: &mut Cx<P>, joiner: SliceId) {
         loop {
             let Role::Primary(primary) = &mut self.role else { return };
-            if primary.is_collecting() || !cx.peers.is_up(joiner) {
+            // while something committed is not shown, what would be compared is old
+            if primary.is_collecting() || primary.is_veiled || !cx.peers.is_up(joiner) {
                 return;
             }
             let Some(join) = primary.joins.get_mut(&joiner) else { return };
@@ -544,18 +551,31 @@ impl<P: Clone> Group<P> {
         }
     }
 
-    /// The joiner cannot go on: its join ends.
+    /// A copy has no space: its join ends, or it leaves the in-sync set (R7).
     pub fn join_failed(&mut self, cx: &mut Cx<P>, from: SliceId) {
-        if self.join(from).is_some() {
+        if self.join(from).is_some() || self.state.is_in_sync(from) {
             self.proposed = None;
             self.propose(cx, GroupChange::Remove(from));
         }
     }
 
+    /// A joiner that acknowledges no heartbeats, however healthy it looks to others: its join ends, so that it joins again
+    /// with back-off, or another takes the place (R19). One that was proposed holds up every write (R6), so it is given no
+    /// longer than a copy in sync; if the promotion was accepted, this proposal fails with its epoch.
+    pub fn silent_joiner(&self, cx: &Cx<P>) -> Option<SliceId> {
+        let Role::Primary(primary) = &self.role else { return None };
+        primary.joins.keys().copied().find(|to| {
+            let is_needed = primary.promoting.contains(to);
+            let patience = if is_needed { GRACE } else { PREPARE_TIMEOUT };
+            let acked = primary.leases.iter().find(|l| l.0 == *to).map_or(primary.began, |l| l.1);
+            cx.now.since(acked.max(primary.began)) >= patience || is_needed && primary.is_stuck(*to, cx.now)
+        })
+    }
+
     // ---- streams and time ----
 
-    /// The stream to a joiner was made again: what was on the old one goes back on the list (R16).
-    pub fn rejoin(&mut self, cx: &mut Cx<P>, to: SliceId) {
+    /// Objects of Prepares that are committed and that a joiner has not acknowledged, and will not, go back on its list.
+    fn list_lost(&mut self, to: SliceId) {
         let Role::Primary(primary) = &mut self.role else { return };
         let Some(join) = primary.joins.get_mut(&to) else { return };
         let pending = &primary.pending;
@@ -568,6 +588,20 @@ impl<P: Clone> Group<P> {
         for object in lost {
             join.list(object);
         }
+    }
+
+    /// A joiner refused a Prepare of a fenced generation, which may be committed without it by now (R31): its object is
+    /// recovered instead.
+    pub fn list_refused(&mut self, cx: &mut Cx<P>, from: SliceId) {
+        self.list_lost(from);
+        self.advance_join(cx, from);
+    }
+
+    /// The stream to a joiner was made again: what was on the old one goes back on the list (R16).
+    pub fn rejoin(&mut self, cx: &mut Cx<P>, to: SliceId) {
+        self.list_lost(to);
+        let Role::Primary(primary) = &mut self.role else { return };
+        let Some(join) = primary.joins.get_mut(&to) else { return };
         for (object, _) in core::mem::take(&mut join.sending) {
             join.list(object);
         }

@@ -4,18 +4,24 @@ use crate::cx::{Asker, Cx};
 use crate::group::{Group, Role};
 use crate::io::{Blocks, ConnId, Input, Output, ReadFailed, Token};
 use crate::peers::Peers;
+use crate::primary::Pending;
 use crate::requests::{Held, Op, Stage, Verdict, admit, is_whole, not_primary};
 use crate::slab::Slab;
 use crate::wait::Wait;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
+use alloc::vec;
 use alloc::vec::Vec;
 use sarsen_types::limits::{GROUP_HELD_MAX, HEARTBEAT};
-use sarsen_types::record::Body;
-use sarsen_types::{Duration, GroupId, Instant, Ledger, SliceId, Version, View, limits};
+use sarsen_types::record::{Body, Entry};
+use sarsen_types::{
+    Checksum, Duration, GroupId, Instant, LayerId, Ledger, RequestId, SliceId, Version, View, limits,
+};
 use sarsen_wire::client::{ClientOp, ClientRequest, ClientResult, Greeting};
 use sarsen_wire::peer::{Beat, BeatAck, GroupBody, PeerMessage};
 
+/// What stands for the entries of an object that cannot be read: damage from its first block to its last.
+pub const UNREADABLE: (u16, Entry) = (0, Entry::Damaged(Version::ZERO, Checksum(0)));
 /// While something waits for time to pass, it is looked at this often.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -38,6 +44,8 @@ pub struct Machine<P> {
     next_beat: Instant,
     next_look: Instant,
     distrusting: usize,
+    /// Deleted layers whose drop was journaled in this life of the slice.
+    dropped: BTreeSet<LayerId>,
 }
 
 impl<P: Clone> Machine<P> {
@@ -60,6 +68,7 @@ impl<P: Clone> Machine<P> {
             is_full: false,
             led_changed: false,
             is_waiting: false,
+            attempts: 0,
             again: Vec::new(),
         };
         let groups = ledgers.into_iter().map(|(id, ledger)| (id, Group::new(id, ledger))).collect();
@@ -70,6 +79,7 @@ impl<P: Clone> Machine<P> {
             next_beat: config.started,
             next_look: config.started,
             distrusting: 0,
+            dropped: BTreeSet::new(),
         }
     }
 
@@ -117,8 +127,8 @@ impl<P: Clone> Machine<P> {
                     self.with(group, |g, cx| g.own_entries(cx, joiner, object, sending, touched, runs));
                 }
                 Some(Wait::PeerEntries { group, epoch, to, object, sending }) => {
-                    // an unreadable object has no entries: below the join epoch all of it is replaced
-                    let runs = runs.unwrap_or_default();
+                    // R26: an unreadable object is not an empty one: all of it differs from whatever there is
+                    let runs = runs.unwrap_or_else(|_| vec![UNREADABLE]);
                     let body = GroupBody::VersionsA { object, sending, runs };
                     self.cx.send(to, group, epoch, Version::ZERO, body, None);
                 }
@@ -263,12 +273,13 @@ impl<P: Clone> Machine<P> {
                 self.cx.persist(id, group.seen, Body::DropGroup, None, Wait::Nothing);
             }
         }
-        for &layer in &view.dropped_layers {
-            for group in self.groups.values_mut().filter(|g| !g.dropped.contains(&layer)) {
-                group.dropped.push(layer);
+        // a group that comes later has nothing of them but what is recovered into it: the next life drops that
+        for &layer in view.dropped_layers.iter().filter(|l| !self.dropped.contains(*l)) {
+            for group in self.groups.values_mut() {
                 self.cx.persist(group.id, group.seen, Body::DropLayer { layer }, None, Wait::Nothing);
             }
         }
+        self.dropped.extend(&view.dropped_layers);
     }
 
     // ---- peers ----
@@ -324,7 +335,7 @@ impl<P: Clone> Machine<P> {
 
     fn beat_came(&mut self, from: SliceId, beat: &Beat) {
         if self.cx.is_hung {
-            return; // R9: a live thread over a hung disk must not hold a group
+            return; // R9: a live thread over a hung disk must not hold a group; what the heartbeat told comes again (R10)
         }
         let groups = &self.groups;
         let holds = |id: GroupId| {
@@ -381,23 +392,26 @@ impl<P: Clone> Machine<P> {
         }
         let round = self.cx.peers.next_round;
         self.cx.peers.next_round += 1;
-        let floors = self.moved_floors();
+        // rounds for reads come with every turn (R4), floors do not: they travel on Prepare too
+        let floors = if is_due { self.moved_floors(round) } else { Vec::new() };
         for (&to, peer) in self.cx.peers.map.iter_mut().filter(|(_, p)| p.is_up && p.leads_any()) {
             let mut beat = peer.beat(now, round);
-            beat.floors = (floors.iter())
-                .filter(|f| peer.led().iter().any(|l| l.0 == f.0))
-                .map(|&(group, epoch, floor)| (group, epoch, floor))
-                .collect();
+            beat.floors = floors.iter().filter(|f| peer.leads(f.0)).copied().collect();
             self.cx.out.push(Output::Send { to, message: PeerMessage::Beat(beat), payload: None });
         }
     }
 
-    /// R10, R43: floors that moved since they were last told.
-    fn moved_floors(&mut self) -> Vec<(GroupId, sarsen_types::Epoch, Version)> {
+    /// R10, R43: floors that some copy has not acknowledged.
+    fn moved_floors(&mut self, round: u64) -> Vec<(GroupId, sarsen_types::Epoch, Version)> {
         let mut floors = Vec::new();
         for group in self.groups.values_mut() {
-            if matches!(group.role, Role::Primary(_)) && group.floor_told != group.ledger.floor {
-                group.floor_told = group.ledger.floor;
+            let Role::Primary(primary) = &group.role else { continue };
+            if group.floor_told.0 != group.ledger.floor {
+                group.floor_told = (group.ledger.floor, round);
+            }
+            let told = group.floor_told.1;
+            let has_it = |c: &SliceId| primary.leases.iter().any(|l| l.0 == *c && l.2 >= told);
+            if !primary.copies.iter().skip(1).all(has_it) {
                 floors.push((group.id, group.state.epoch, group.ledger.floor));
             }
         }
@@ -409,7 +423,7 @@ impl<P: Clone> Machine<P> {
         let mut lists: BTreeMap<SliceId, Vec<(GroupId, sarsen_types::Epoch)>> = BTreeMap::new();
         for group in self.groups.values() {
             let Role::Primary(primary) = &group.role else { continue };
-            if !group.is_current() {
+            if !group.is_current() || group.gives_way(primary) {
                 continue;
             }
             for &to in primary.copies.iter().skip(1) {
@@ -441,8 +455,9 @@ impl<P: Clone> Machine<P> {
             group.held.retain(|h| h.asker.conn != conn);
             if let Role::Primary(primary) = &mut group.role {
                 // R21: its unprocessed requests are dropped; what is ordered runs on, and a retry will find it
-                primary.waiting.retain(|op| op.asker.conn != conn || op.stage == Stage::Merging);
+                primary.waiting.retain(|op| op.asker.conn != conn);
                 primary.reads.drop_conn(conn);
+                self.cx.again.push(group.id);
             }
         }
     }
@@ -462,19 +477,27 @@ impl<P: Clone> Machine<P> {
         group.client(&mut self.cx, Held { asker, request, payload });
     }
 
-    /// D2: from now on a lower session of the attachment can begin nothing in the groups led here.
+    /// D2: from now on a lower session of the attachment can begin nothing in the groups led here: the metadata this slice
+    /// knows name the greeting one, and whoever leads later knows them too (R31). So a greeting is no claim to be believed:
+    /// one that metadata do not know of yet is to come again.
     fn greet(&mut self, asker: Asker, request: &ClientRequest) {
         let id = request.id;
-        for group in self.groups.values_mut() {
-            let known = group.ledger.sessions.entry(id.attachment).or_default();
-            *known = (known.0.max(id.generation), known.1.max(id.session));
-            let old = |r: &ClientRequest| r.id.attachment == id.attachment && r.id.session < id.session;
-            group.held.retain(|h| !old(&h.request));
-            if let Role::Primary(primary) = &mut group.role {
-                primary.waiting.retain(|op| !old(&op.request) || op.stage == Stage::Merging);
+        let verdict = match admit(request, &self.cx.view, &Ledger::default()) {
+            Verdict::Admit(..) => ClientResult::Done,
+            Verdict::Hold => ClientResult::Retry { after: limits::BACKOFF_FIRST },
+            Verdict::Answer(result) => result,
+        };
+        if verdict == ClientResult::Done {
+            for group in self.groups.values_mut() {
+                let old = |r: &ClientRequest| r.id.attachment == id.attachment && r.id.session < id.session;
+                group.held.retain(|h| !old(&h.request));
+                if let Role::Primary(primary) = &mut group.role {
+                    primary.waiting.retain(|op| !old(&op.request));
+                    self.cx.again.push(group.id);
+                }
             }
         }
-        self.cx.reply(asker, ClientResult::Done, None);
+        self.cx.reply(asker, verdict, None);
     }
 
     // ---- the store ----
@@ -518,10 +541,20 @@ impl<P: Clone> Machine<P> {
         }
     }
 
-    /// Only a recovery may find no space: an ordered write has what was granted (R7). The join ends.
+    /// R7: a copy that cannot persist leaves the in-sync set, or ends its join: it says so. A primary gives way.
     fn no_space(&mut self, token: Token) {
-        if let Some(Wait::Recovered { group, epoch, to, .. }) = self.cx.waits.take(token) {
-            self.cx.send(to, group, epoch, Version::ZERO, GroupBody::JoinFailed, None);
+        match self.cx.waits.take(token) {
+            Some(Wait::Recovered { group, epoch, to, .. }) => {
+                self.cx.send(to, group, epoch, Version::ZERO, GroupBody::JoinFailed, None);
+            }
+            Some(Wait::Prepared { group, version, to, stream, blocks }) => {
+                if self.cx.peers.stream(to) == stream {
+                    self.cx.peers.at(to).done(blocks);
+                }
+                self.with(group, |g, cx| g.not_prepared(cx, version, to));
+            }
+            Some(Wait::Ordered { group, version }) => self.with(group, |g, cx| g.not_persisted(cx, version)),
+            _ => {}
         }
     }
 
@@ -532,13 +565,13 @@ impl<P: Clone> Machine<P> {
                     g.read_done(cx, read, done);
                 }
             }),
-            Some(Wait::Winner { group, epoch, rewrite }) => self.with(group, |g, cx| {
+            Some(Wait::Winner { group, epoch, token }) => self.with(group, |g, cx| {
                 if g.leads(epoch) {
-                    g.winner_read(cx, rewrite, done);
+                    g.winner_read(cx, token, done);
                 }
             }),
-            Some(Wait::Fetch { group, epoch, to, token }) => {
-                self.with(group, |g, cx| g.fetched_here(cx, to, epoch, token, done));
+            Some(Wait::Fetch { group, epoch, to, token, place }) => {
+                self.with(group, |g, cx| g.fetched_here(cx, to, epoch, token, place, done));
             }
             Some(Wait::RecoverRead { group, joiner, object, sending, range }) => {
                 self.with(group, |g, cx| g.recover_read(cx, joiner, object, sending, range, done));
@@ -606,6 +639,9 @@ impl<P: Clone> Group<P> {
                 return cx.reply(asker, result, None);
             }
         };
+        if self.has_elders(&request.id) {
+            return self.hold(cx, Held { asker, request, payload });
+        }
         let is_write = request.op.is_write();
         let stage = if is_whole(&request.op) { Stage::Whole } else { Stage::Partial };
         let op = Op { asker, request, payload, family, layers, key: 0, stage };
@@ -614,6 +650,27 @@ impl<P: Clone> Group<P> {
             (false, _) if self.may_read(&op) => self.read(cx, op),
             _ => self.hold(cx, Held { asker: op.asker, request: op.request, payload: op.payload }),
         }
+    }
+
+    /// R22: whether ordered writes of the attachment's older sessions are uncommitted. A newer session sees nothing before
+    /// they are: what it read would change under it with nobody writing.
+    fn has_elders(&mut self, id: &RequestId) -> bool {
+        let known = self.ledger.sessions.entry(id.attachment).or_default();
+        if known.1 >= id.session {
+            return false;
+        }
+        let Role::Primary(primary) = &mut self.role else { return false };
+        let is_elder = |p: &Pending<P>| {
+            p.write.requests.iter().any(|n| n.id.attachment == id.attachment && n.id.session < id.session)
+        };
+        if primary.is_collecting() || primary.pending.iter().any(is_elder) {
+            return true;
+        }
+        primary
+            .waiting
+            .retain(|op| op.request.id.attachment != id.attachment || op.request.id.session >= id.session);
+        known.1 = id.session;
+        false
     }
 
     fn hold(&mut self, cx: &mut Cx<P>, held: Held<P>) {

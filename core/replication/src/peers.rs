@@ -1,5 +1,5 @@
 //! The other slices: streams, heartbeats (R3, L7), rounds (R4), grants (R7).
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use sarsen_types::{Epoch, GroupId, Instant, SliceId};
 use sarsen_wire::peer::{Beat, BeatAck, Grant, digest};
@@ -8,17 +8,8 @@ use sarsen_wire::peer::{Beat, BeatAck, Grant, digest};
 pub const GRANT_PREPARES_MAX: u64 = 2048;
 /// Blocks of them (R7).
 pub const GRANT_BLOCKS_MAX: u64 = 16 * 1024;
-/// Heartbeats whose echo is still waited for; older ones are forgotten.
-const BEATS_OUT_MAX: usize = 64;
 // a grant lets every group's largest piece through
 const _: () = assert!(GRANT_BLOCKS_MAX >= 2 * sarsen_types::limits::PIECE_BLOCKS_MAX as u64);
-
-/// A heartbeat under way.
-#[derive(Clone, Copy, Debug)]
-struct BeatOut {
-    round: u64,
-    list: u64,
-}
 
 /// What an echo covers: groups with the moment the heartbeat was sent, and its round.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -45,9 +36,9 @@ pub struct Peer {
     /// Groups we lead and it has a copy of, ascending.
     led: Vec<(GroupId, Epoch)>,
     led_digest: u64,
-    list: u64,
+    /// The first round of this stream whose heartbeats spoke of the list as it is now; none yet.
+    led_since: Option<u64>,
     list_told: bool,
-    out: VecDeque<BeatOut>,
     /// The groups it told us it leads.
     listed: Vec<(GroupId, Epoch)>,
     listed_digest: u64,
@@ -60,9 +51,9 @@ pub struct Peer {
 impl Peer {
     /// A new stream: nothing of the old one counts.
     pub fn connected(&mut self, same_kernel: bool) {
-        let (led, led_digest, list) = (core::mem::take(&mut self.led), self.led_digest, self.list);
+        let (led, led_digest) = (core::mem::take(&mut self.led), self.led_digest);
         let (stream, heard) = (self.stream + 1, self.heard);
-        *self = Peer { is_up: true, stream, same_kernel, heard, led, led_digest, list, ..Peer::default() };
+        *self = Peer { is_up: true, stream, same_kernel, heard, led, led_digest, ..Peer::default() };
     }
 
     /// The groups we lead with it; `true` when they changed, so that a heartbeat is due (R5).
@@ -72,7 +63,7 @@ impl Peer {
         }
         self.led_digest = digest(led.iter().copied());
         self.led = led;
-        self.list += 1;
+        self.led_since = None;
         self.list_told = false;
         true
     }
@@ -82,17 +73,14 @@ impl Peer {
         !self.led.is_empty()
     }
 
-    /// The groups we lead with it.
-    pub fn led(&self) -> &[(GroupId, Epoch)] {
-        &self.led
+    /// Whether we lead the group with it.
+    pub fn leads(&self, group: GroupId) -> bool {
+        self.led.binary_search_by_key(&group, |l| l.0).is_ok()
     }
 
     /// The next heartbeat.
     pub fn beat(&mut self, now: Instant, round: u64) -> Beat {
-        if self.out.len() == BEATS_OUT_MAX {
-            self.out.pop_front();
-        }
-        self.out.push_back(BeatOut { round, list: self.list });
+        self.led_since.get_or_insert(round);
         let groups = if self.list_told { Vec::new() } else { self.led.clone() };
         self.list_told = true;
         Beat { sent: now, round, digest: self.led_digest, groups, floors: Vec::new() }
@@ -120,10 +108,7 @@ impl Peer {
 
     /// An echo came: what it covers. An echo of a list that is no longer ours covers nothing (R3).
     pub fn echoed(&mut self, ack: &BeatAck) -> Option<Covered> {
-        let at = self.out.iter().position(|b| b.round == ack.round)?;
-        let beat = self.out[at];
-        self.out.drain(..=at);
-        if beat.list != self.list {
+        if self.led_since.is_none_or(|since| ack.round < since) {
             return None;
         }
         if !ack.matched {

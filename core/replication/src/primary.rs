@@ -4,7 +4,7 @@ use crate::group::{Group, Role};
 use crate::io::{Output, Read, ReadFailed, Which};
 use crate::join::Join;
 use crate::reads::Reads;
-use crate::repair::Repairs;
+use crate::repair::{Reader, Repairs, unreadable};
 use crate::requests::{Op, Stage, is_whole};
 use crate::takeover::Takeover;
 use crate::wait::Wait;
@@ -13,12 +13,17 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use sarsen_types::record::{Body, Content, Write};
 use sarsen_types::{
-    AttachmentId, BLOCK_SIZE, BlockRange, Checksum, ChunkIndex, Epoch, FamilyId, Generation, GroupChange,
-    GroupState, Instant, Mark, ObjectId, SliceId, Version, limits,
+    AttachmentId, BLOCK_SIZE, BlockRange, Checksum, ChunkIndex, Duration, Epoch, FamilyId, Generation,
+    GroupChange, GroupState, Instant, Mark, ObjectId, SliceId, Version, limits,
 };
 use sarsen_wire::client::{ClientOp, ClientResult};
 use sarsen_wire::peer::GroupBody;
 use smallvec::{SmallVec, smallvec};
+
+/// Connections remembered that asked for one ordered write: it is asked for again on each new one.
+const ASKERS_MAX: usize = 4;
+/// Between two attempts to persist what our own store had no space for.
+const REFUSED_AGAIN: Duration = Duration::from_millis(500);
 
 /// An ordered, uncommitted write.
 #[derive(Clone)]
@@ -40,6 +45,15 @@ pub struct Pending<P> {
 }
 
 impl<P> Pending<P> {
+    /// One more who waits for it: of those that ask again and again only the last few are remembered (R41).
+    fn ask(&mut self, asker: Asker) {
+        if !self.askers.contains(&asker) {
+            if self.askers.len() >= ASKERS_MAX {
+                self.askers.remove(0);
+            }
+            self.askers.push(asker);
+        }
+    }
     /// Of a takeover.
     pub fn is_rewrite(&self) -> bool {
         self.write.takeover.is_some()
@@ -95,6 +109,11 @@ pub struct Primary<P> {
     pub began: Instant,
     /// Generations that are to be durable at others before the fence is reported (R31).
     pub fences: Vec<Fence>,
+    /// While a takeover resolves: something is committed and not visible yet, so what reads would show is old.
+    pub is_veiled: bool,
+    /// Ordered writes for which our own store had no space (R7), and when they were last tried.
+    pub refused: Vec<Version>,
+    refused_at: Instant,
 }
 
 /// A fence on its way (R31).
@@ -108,6 +127,8 @@ pub struct Fence {
     pub is_taken: bool,
     /// Durable at one other in-sync copy, or there is none.
     pub is_known: bool,
+    /// When the others were last asked to take it.
+    pub asked: Option<Instant>,
 }
 
 impl<P> Primary<P> {
@@ -131,6 +152,9 @@ impl<P> Primary<P> {
             stopped: SmallVec::new(),
             began: now,
             fences: Vec::new(),
+            is_veiled: false,
+            refused: Vec::new(),
+            refused_at: now,
         }
     }
 
@@ -177,6 +201,15 @@ impl<P> Primary<P> {
         (self.pending.get(at)?.write.version == version).then_some(at)
     }
 
+    /// Whether a copy that is needed left a Prepare unacknowledged for too long (R9).
+    pub fn is_stuck(&self, copy: SliceId, now: Instant) -> bool {
+        let bit = self.bit_of(copy);
+        let is_late = |p: &Pending<P>| {
+            p.acks & bit == 0 && p.acks & 1 != 0 && now.since(p.since) >= limits::PREPARE_TIMEOUT
+        };
+        self.pending.iter().take_while(|p| now.since(p.since) >= limits::PREPARE_TIMEOUT).any(is_late)
+    }
+
     /// Copies beside us whose acknowledgements are needed: in sync, or proposed to be (R6).
     pub fn needed(&self, state: &GroupState, me: SliceId) -> SmallVec<[SliceId; 4]> {
         let mut needed: SmallVec<[SliceId; 4]> = state.in_sync.iter().copied().filter(|&s| s != me).collect();
@@ -186,14 +219,16 @@ impl<P> Primary<P> {
 
     /// The floor: below every version that is not committed, void ones included.
     fn floor(&self) -> Option<Version> {
-        let lowest = |p: &Pending<P>| p.olds.iter().copied().fold(p.write.version, Version::min);
-        match self.phase {
-            Phase::Serve => Some(match self.pending.iter().map(lowest).min() {
-                Some(v) => v.before(),
-                None => Version::new(self.epoch, self.sequence),
-            }),
-            _ => None,
+        if !matches!(self.phase, Phase::Serve) {
+            return None;
         }
+        let Some(first) = self.pending.front() else {
+            return Some(Version::new(self.epoch, self.sequence));
+        };
+        // what replaces others was ordered when the epoch began, before all that does not
+        let olds =
+            self.pending.iter().take_while(|p| !p.olds.is_empty()).flat_map(|p| p.olds.iter().copied());
+        Some(olds.fold(first.write.version, Version::min).before())
     }
 }
 
@@ -232,12 +267,13 @@ impl<P: Clone> Group<P> {
     /// A write was admitted: it answers from a record, joins the request in progress, or waits for its turn.
     pub fn write(&mut self, cx: &mut Cx<P>, mut op: Op<P>) {
         let id = op.request.id;
-        if let Some(version) = self.ledger.find(&id) {
+        let (found, mark) = self.ledger.find_with_mark(&id);
+        if let Some(version) = found {
             let Role::Primary(primary) = &mut self.role else { return };
             match primary.find(version) {
                 Some(at) => {
                     cx.counters.retries_joined += 1;
-                    primary.pending[at].askers.push(op.asker);
+                    primary.pending[at].ask(op.asker);
                 }
                 None => {
                     cx.counters.answered_from_record += 1;
@@ -246,7 +282,7 @@ impl<P: Clone> Group<P> {
             }
             return;
         }
-        if id.number < self.ledger.mark_of(&id) {
+        if id.number < mark {
             cx.counters.below_mark += 1;
             return cx.reply(op.asker, ClientResult::BelowMark, None);
         }
@@ -284,14 +320,12 @@ impl<P: Clone> Group<P> {
             let blocked = primary.pending.iter().any(|p| p.overlaps(op.family, op.request.chunk, range))
                 || primary.waiting.iter().take(at).any(|w| w.overlaps(op));
             if blocked {
-                if op.stage != Stage::Merging {
-                    cx.counters.overlaps_waited += 1;
-                }
+                cx.counters.overlaps_waited += 1;
                 at += 1;
                 continue;
             }
             match op.stage {
-                Stage::Merging => at += 1,
+                Stage::Merging | Stage::Repairing(_) => at += 1,
                 Stage::Partial => {
                     self.merge(cx, at);
                     at += 1;
@@ -313,6 +347,7 @@ impl<P: Clone> Group<P> {
     fn has_room(&mut self, cx: &mut Cx<P>, blocks: u64) -> bool {
         let Role::Primary(primary) = &self.role else { return false };
         primary.pending.len() < limits::GROUP_PENDING_MAX
+            && primary.refused.is_empty()
             && primary.needed(&self.state, cx.me).iter().all(|s| cx.peers.has_room(*s, blocks))
     }
 
@@ -361,23 +396,47 @@ impl<P: Clone> Group<P> {
                 op.stage = Stage::Whole;
             }
             Err(failed) => {
-                // what it lies on is to be repaired first; it is merged again when it is looked at again
-                op.stage = Stage::Partial;
+                // what it lies on is to be repaired first; then it is merged again
                 let chunk = op.request.chunk;
+                let reader = Some(Reader::Merge(key));
                 match failed {
                     ReadFailed::Corrupt(blocks) => {
+                        op.stage = Stage::Repairing(blocks.len());
                         for (layer, block, entry) in blocks {
-                            self.repair(cx, ObjectId { layer, chunk }, block, entry, None);
+                            self.repair(cx, ObjectId { layer, chunk }, block, entry, reader);
                         }
                     }
-                    ReadFailed::Unreadable(object) => self.restore(cx, object, None),
-                    ReadFailed::Missing => {}
+                    ReadFailed::Unreadable(object) => {
+                        op.stage = Stage::Repairing(1);
+                        self.restore(cx, object, reader);
+                    }
+                    ReadFailed::Missing => self.merge_failed(cx, key, true),
                 }
-                cx.is_waiting = true;
                 return;
             }
         }
         self.pump(cx);
+    }
+
+    /// A block that a part-block write lies on was repaired.
+    pub fn merge_repaired(&mut self, cx: &mut Cx<P>, key: u64) {
+        let Role::Primary(primary) = &mut self.role else { return };
+        let Some(op) = primary.waiting.iter_mut().find(|op| op.key == key) else { return };
+        op.stage = match op.stage {
+            Stage::Repairing(left) if left > 1 => Stage::Repairing(left - 1),
+            _ => Stage::Partial,
+        };
+        cx.again.push(self.id);
+    }
+
+    /// What it lies on cannot be repaired, or not now: nothing of the write was ordered.
+    pub fn merge_failed(&mut self, cx: &mut Cx<P>, key: u64, is_lost: bool) {
+        let Role::Primary(primary) = &mut self.role else { return };
+        let Some(at) = primary.waiting.iter().position(|op| op.key == key) else { return };
+        if let Some(op) = primary.waiting.remove(at) {
+            cx.reply(op.asker, unreadable(op.range(), is_lost), None);
+        }
+        cx.again.push(self.id);
     }
 
     fn order_op(&mut self, cx: &mut Cx<P>, op: Op<P>) {
@@ -433,6 +492,7 @@ impl<P: Clone> Group<P> {
             }
             sends.push(to);
         }
+        debug_assert!(draft.olds.is_empty() || primary.pending.back().is_none_or(|p| !p.olds.is_empty()));
         primary.pending.push_back(Pending {
             write: write.clone(),
             payload: draft.payload.clone(),
@@ -461,6 +521,10 @@ impl<P: Clone> Group<P> {
         let bit = primary.bit_of(from);
         if let Some(join) = primary.joins.get_mut(&from) {
             join.acknowledged(version);
+        }
+        if from == cx.me && !primary.refused.is_empty() {
+            primary.refused.retain(|v| *v != version);
+            cx.led_changed = true;
         }
         let Some(at) = primary.find(version) else {
             if primary.joins.contains_key(&from) {
@@ -491,8 +555,13 @@ impl<P: Clone> Group<P> {
             join.committed(version, pending.write.object);
         }
         let lowest = primary.pending.front().is_none_or(|p| p.write.version > version && p.olds.is_empty());
-        if !lowest || !matches!(primary.phase, Phase::Serve) {
-            cx.out.push(Output::Commit(self.id, version));
+        match primary.phase {
+            Phase::Serve if lowest => {} // the floor says it
+            Phase::Serve => cx.out.push(Output::Commit(self.id, version)),
+            // A request's blocks may be several writes of a takeover: until the last of them is committed a power cut may
+            // void it, and what lies under the first is what counts then. So nothing of a takeover is shown, and nothing
+            // under it let go, before its end.
+            _ => primary.is_veiled = true,
         }
         for asker in pending.askers {
             cx.reply(asker, ClientResult::Done, None);
@@ -508,6 +577,7 @@ impl<P: Clone> Group<P> {
             && (may_commit || primary.pending.is_empty())
         {
             primary.phase = Phase::Serve;
+            primary.is_veiled = false;
             cx.counters.takeovers += 1;
         }
         if let Some(floor) = primary.floor() {
@@ -549,9 +619,14 @@ impl<P: Clone> Group<P> {
         primary.leases.clear();
         primary.stopped.clear();
         primary.began = cx.now;
+        primary.refused.clear();
         for fence in &mut primary.fences {
-            fence.is_known = false;
+            (fence.is_known, fence.asked) = (false, None);
         }
+        for to in self.others(cx.me) {
+            self.announce(cx, to);
+        }
+        let Role::Primary(primary) = &mut self.role else { return };
         let old = core::mem::take(&mut primary.pending);
         self.renew_joins(cx, before, &old);
         cx.counters.writes_ordered_again += old.len() as u64;
@@ -566,7 +641,45 @@ impl<P: Clone> Group<P> {
         self.recheck(cx);
         self.refresh_fences(cx);
         self.repairs_again(cx);
+        self.stop_others(cx);
         cx.again.push(self.id);
+    }
+
+    /// The other copies, in sync or joining.
+    fn others(&self, me: SliceId) -> SmallVec<[SliceId; 8]> {
+        copies_of(me, &self.state).into_iter().skip(1).collect()
+    }
+
+    /// R7: our own store has no space for an ordered write. Another in-sync copy is to lead; if there is none, it waits.
+    pub fn not_persisted(&mut self, cx: &mut Cx<P>, version: Version) {
+        let Role::Primary(primary) = &mut self.role else { return };
+        if primary.find(version).is_some() && !primary.refused.contains(&version) {
+            primary.refused.push(version);
+            primary.refused_at = cx.now;
+            cx.led_changed = true;
+            cx.is_waiting = true;
+        }
+    }
+
+    /// R7: a primary that cannot persist sends no heartbeats of the group, so that another takes over.
+    pub fn gives_way(&self, primary: &Primary<P>) -> bool {
+        !primary.refused.is_empty() && self.state.in_sync.len() > 1
+    }
+
+    fn persist_refused(&mut self, cx: &mut Cx<P>) {
+        let (group, epoch) = (self.id, self.state.epoch);
+        let Role::Primary(primary) = &mut self.role else { return };
+        if primary.refused.is_empty() || cx.now.since(primary.refused_at) < REFUSED_AGAIN {
+            return;
+        }
+        primary.refused_at = cx.now;
+        for version in primary.refused.clone() {
+            if let Some(at) = primary.find(version) {
+                let p = &primary.pending[at];
+                let (body, payload) = (Body::Write(p.write.clone()), p.payload.clone());
+                cx.persist(group, epoch, body, payload, Wait::Ordered { group, version });
+            }
+        }
     }
 
     /// The stream to a copy was made again: within an epoch the same versions are sent again (R16).
@@ -581,6 +694,8 @@ impl<P: Clone> Group<P> {
         if !primary.copies.contains(&to) {
             return self.stop_others(cx);
         }
+        self.announce(cx, to);
+        let Role::Primary(primary) = &mut self.role else { return };
         let bit = primary.bit_of(to);
         let mut again = Vec::new();
         for p in &primary.pending {
@@ -607,6 +722,7 @@ impl<P: Clone> Group<P> {
             return;
         }
         self.end_wait(cx);
+        self.persist_refused(cx);
         self.remove_silent(cx);
         self.takeover_tick(cx);
         self.tick_joins(cx);
@@ -625,8 +741,8 @@ impl<P: Clone> Group<P> {
     /// R9: an in-sync copy that was silent for GRACE, or left a Prepare unacknowledged for too long, is taken out.
     fn remove_silent(&mut self, cx: &mut Cx<P>) {
         let Role::Primary(primary) = &self.role else { return };
-        if primary.is_collecting() || cx.is_hung {
-            return; // the takeover judges for itself whom it waits for (R12)
+        if primary.is_collecting() || cx.is_hung || self.gives_way(primary) {
+            return; // the takeover judges for itself whom it waits for (R12); who sends no heartbeats judges nobody
         }
         let mut gone = None;
         for to in self.others_in_sync(cx.me) {
@@ -636,17 +752,12 @@ impl<P: Clone> Group<P> {
                 Some(_) => limits::GRACE,
                 None => limits::SETTLE,
             };
-            let bit = primary.bit_of(to);
-            let stuck = (primary.pending.iter()).any(|p| {
-                p.acks & bit == 0 && cx.now.since(p.since) >= limits::PREPARE_TIMEOUT && p.acks & 1 != 0
-            });
-            if cx.now.since(acked) >= patience || stuck {
+            if cx.now.since(acked) >= patience || primary.is_stuck(to, cx.now) {
                 gone = Some(to);
                 break;
             }
         }
-        // a copy proposed for promotion is still only joining: it cannot be taken out of in_sync (R6)
-        if let Some(to) = gone {
+        if let Some(to) = gone.or_else(|| self.silent_joiner(cx)) {
             self.propose(cx, GroupChange::Remove(to));
         }
     }

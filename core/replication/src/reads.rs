@@ -3,6 +3,7 @@ use crate::cx::{Asker, Cx};
 use crate::group::{Group, Role};
 use crate::io::{Blocks, Output, Read, ReadFailed, Which};
 use crate::primary::{Pending, Phase};
+use crate::repair::{Reader, unreadable};
 use crate::requests::Op;
 use crate::wait::Wait;
 use alloc::collections::BTreeMap;
@@ -66,7 +67,7 @@ impl<P: Clone> Group<P> {
             Phase::Resolve => {
                 let tail =
                     |p: &Pending<P>| p.is_rewrite() && p.overlaps(op.family, op.request.chunk, op.range());
-                !self.state.may_commit() && !primary.pending.iter().any(tail)
+                !self.state.may_commit() && !primary.is_veiled && !primary.pending.iter().any(tail)
             }
         }
     }
@@ -137,22 +138,28 @@ impl<P: Clone> Group<P> {
             ReadFailed::Corrupt(blocks) => {
                 op.repairing = blocks.len();
                 for (layer, block, entry) in blocks {
-                    self.repair(cx, sarsen_types::ObjectId { layer, chunk }, block, entry, Some(key));
+                    self.repair(
+                        cx,
+                        sarsen_types::ObjectId { layer, chunk },
+                        block,
+                        entry,
+                        Some(Reader::Read(key)),
+                    );
                 }
             }
             ReadFailed::Unreadable(object) => {
                 op.repairing = 1;
-                self.restore(cx, object, Some(key));
+                self.restore(cx, object, Some(Reader::Read(key)));
             }
-            ReadFailed::Missing => self.read_corrupt(cx, key),
+            ReadFailed::Missing => self.read_lost(cx, key, true),
         }
     }
 
-    /// Nothing intact was found: the one error a read of committed data has.
-    pub fn read_corrupt(&mut self, cx: &mut Cx<P>, key: u64) {
+    /// Nothing intact was found, the one error a read of committed data has; or not now.
+    pub fn read_lost(&mut self, cx: &mut Cx<P>, key: u64, is_lost: bool) {
         let Role::Primary(primary) = &mut self.role else { return };
         if let Some(op) = primary.reads.map.remove(&key) {
-            cx.reply(op.asker, ClientResult::Corrupt { range: op.read.range }, None);
+            cx.reply(op.asker, unreadable(op.read.range, is_lost), None);
         }
     }
 

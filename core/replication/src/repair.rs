@@ -1,14 +1,33 @@
 //! Read-repair: a block this copy cannot read is fetched from another in-sync one, at exactly its version (R26).
 use crate::cx::Cx;
 use crate::group::{Group, Role};
+use crate::machine::UNREADABLE;
 use crate::wait::Wait;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
-use sarsen_types::limits::PIECE_BLOCKS_MAX;
+use sarsen_types::limits::{BACKOFF_FIRST, PIECE_BLOCKS_MAX};
 use sarsen_types::record::{Body, Entry, Recover};
 use sarsen_types::{BLOCKS_PER_CHUNK, BlockRange, Checksum, Epoch, FamilyId, ObjectId, SliceId, Version};
+use sarsen_wire::client::ClientResult;
 use sarsen_wire::peer::GroupBody;
 use smallvec::SmallVec;
+
+/// The answer to who asked for blocks that cannot be read, or not now.
+pub fn unreadable(range: BlockRange, is_lost: bool) -> ClientResult {
+    match is_lost {
+        true => ClientResult::Corrupt { range },
+        false => ClientResult::Retry { after: BACKOFF_FIRST },
+    }
+}
+
+/// Who waits for a repair.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reader {
+    /// A client's read, by its number.
+    Read(u64),
+    /// A part-block write that is to be merged, by its key.
+    Merge(u64),
+}
 
 /// A block being repaired.
 #[derive(Debug)]
@@ -21,7 +40,7 @@ struct Repair {
     /// Copies not asked yet.
     left: SmallVec<[SliceId; 4]>,
     asked: SliceId,
-    readers: SmallVec<[u64; 2]>,
+    readers: SmallVec<[Reader; 2]>,
 }
 
 /// An object whose map page is lost, being recovered whole from another in-sync copy.
@@ -33,8 +52,10 @@ struct Restore {
     left: SmallVec<[SliceId; 4]>,
     /// Runs still to be fetched, last first.
     todo: Vec<(BlockRange, Entry)>,
+    /// Something was left out that is not committed yet.
+    is_part: bool,
     touched: Version,
-    readers: SmallVec<[u64; 2]>,
+    readers: SmallVec<[Reader; 2]>,
 }
 
 /// Repairs under way, by token.
@@ -46,6 +67,25 @@ pub struct Repairs {
 }
 
 impl<P: Clone> Group<P> {
+    /// Whether all other in-sync copies are there to be asked: one that is not may have what is wanted.
+    fn reaches_all(&self, cx: &Cx<P>) -> bool {
+        self.others_in_sync(cx.me).iter().all(|s| cx.peers.is_up(*s))
+    }
+
+    fn reader_goes_on(&mut self, cx: &mut Cx<P>, reader: Reader) {
+        match reader {
+            Reader::Read(key) => self.read_repaired(cx, key),
+            Reader::Merge(key) => self.merge_repaired(cx, key),
+        }
+    }
+
+    fn reader_failed(&mut self, cx: &mut Cx<P>, reader: Reader, is_lost: bool) {
+        match reader {
+            Reader::Read(key) => self.read_lost(cx, key, is_lost),
+            Reader::Merge(key) => self.merge_failed(cx, key, is_lost),
+        }
+    }
+
     /// Repairs a block; `reader` waits for it.
     pub fn repair(
         &mut self,
@@ -53,12 +93,17 @@ impl<P: Clone> Group<P> {
         object: ObjectId,
         block: u16,
         entry: Entry,
-        reader: Option<u64>,
+        reader: Option<Reader>,
     ) {
         let mut left = self.others_in_sync(cx.me);
         left.retain(|s| cx.peers.is_up(*s));
-        let Some(family) = cx.view.layers.get(&object.layer).map(|l| l.family) else { return };
-        let (Entry::Data(version, checksum) | Entry::Damaged(version, checksum)) = entry else { return };
+        let family = cx.view.layers.get(&object.layer).map(|l| l.family);
+        let (Some(family), Entry::Data(version, checksum) | Entry::Damaged(version, checksum)) =
+            (family, entry)
+        else {
+            // nothing that could be asked for
+            return reader.into_iter().for_each(|r| self.reader_failed(cx, r, true));
+        };
         let Role::Primary(primary) = &mut self.role else { return };
         let repairs = &mut primary.repairs;
         if let Some(same) = repairs.blocks.values_mut().find(|r| (r.object, r.block) == (object, block)) {
@@ -78,16 +123,19 @@ impl<P: Clone> Group<P> {
         let Some(repair) = primary.repairs.blocks.get_mut(&token) else { return };
         let Some(to) = repair.left.pop() else {
             let repair = primary.repairs.blocks.remove(&token).expect("it was just there");
-            cx.counters.unrepairable += 1;
-            let what = alloc::format!(
-                "{:?} block {} of {:?} is intact on no copy that answers",
-                repair.object,
-                repair.block,
-                self.id
-            );
-            cx.out.push(crate::io::Output::Report(what));
+            let is_lost = self.reaches_all(cx);
+            if is_lost {
+                cx.counters.unrepairable += 1;
+                let what = alloc::format!(
+                    "{:?} block {} of {:?} is intact on no copy",
+                    repair.object,
+                    repair.block,
+                    self.id
+                );
+                cx.out.push(crate::io::Output::Report(what));
+            }
             for reader in repair.readers {
-                self.read_corrupt(cx, reader);
+                self.reader_failed(cx, reader, is_lost);
             }
             return;
         };
@@ -140,7 +188,7 @@ impl<P: Clone> Group<P> {
         if let Some(repair) = primary.repairs.blocks.remove(&token) {
             cx.counters.repairs += 1;
             for reader in repair.readers {
-                self.read_repaired(cx, reader);
+                self.reader_goes_on(cx, reader);
             }
         } else if primary.repairs.objects.contains_key(&token) {
             self.fetch_run(cx, token);
@@ -179,10 +227,12 @@ impl<P: Clone> Group<P> {
 
     /// R26: the object is refused and recovered whole. What is above our floor is in the journal and not lost with a
     /// page; so the top entries of another in-sync copy, installed as in a join of this epoch, make it whole.
-    pub fn restore(&mut self, cx: &mut Cx<P>, object: ObjectId, reader: Option<u64>) {
+    pub fn restore(&mut self, cx: &mut Cx<P>, object: ObjectId, reader: Option<Reader>) {
         let mut left = self.others_in_sync(cx.me);
         left.retain(|s| cx.peers.is_up(*s));
-        let Some(family) = cx.view.layers.get(&object.layer).map(|l| l.family) else { return };
+        let Some(family) = cx.view.layers.get(&object.layer).map(|l| l.family) else {
+            return reader.into_iter().for_each(|r| self.reader_failed(cx, r, true));
+        };
         let Role::Primary(primary) = &mut self.role else { return };
         let repairs = &mut primary.repairs;
         if let Some(same) = repairs.objects.values_mut().find(|r| r.object == object) {
@@ -193,9 +243,10 @@ impl<P: Clone> Group<P> {
         repairs.next += 1;
         let readers = reader.into_iter().collect();
         let touched = Version::ZERO;
-        repairs
-            .objects
-            .insert(token, Restore { object, family, from: cx.me, left, todo: Vec::new(), touched, readers });
+        repairs.objects.insert(
+            token,
+            Restore { object, family, from: cx.me, left, todo: Vec::new(), is_part: false, touched, readers },
+        );
         self.ask_restore(cx, token);
     }
 
@@ -205,14 +256,16 @@ impl<P: Clone> Group<P> {
         let object = restore.object;
         let Some(to) = restore.left.pop() else {
             let restore = primary.repairs.objects.remove(&token).expect("it was just there");
-            cx.counters.unrepairable += 1;
+            let is_lost = self.reaches_all(cx);
+            cx.counters.unrepairable += u64::from(is_lost);
             for reader in restore.readers {
-                self.read_corrupt(cx, reader);
+                self.reader_failed(cx, reader, is_lost);
             }
             return;
         };
         restore.from = to;
         restore.todo.clear();
+        restore.is_part = false;
         self.send(cx, to, GroupBody::VersionsQ { object, sending: token as u32 }, None);
     }
 
@@ -224,18 +277,25 @@ impl<P: Clone> Group<P> {
         object: ObjectId,
         runs: &[(u16, Entry)],
     ) -> bool {
+        let floor = self.ledger.floor;
         let Role::Primary(primary) = &mut self.role else { return false };
         let found = primary.repairs.objects.iter_mut().find(|r| r.1.object == object && r.1.from == from);
         let Some((&token, restore)) = found else { return false };
         if !restore.todo.is_empty() {
             return true;
         }
-        if runs.is_empty() {
+        if runs.is_empty() || *runs == [UNREADABLE] {
             self.ask_restore(cx, token);
             return true;
         }
         for (at, &(first, entry)) in runs.iter().enumerate() {
             let end = runs.get(at + 1).map_or(BLOCKS_PER_CHUNK, |next| next.0);
+            if entry.version() > floor {
+                // not committed, or not yet: it would take the place of what is. Ours is in the journal, and once it is
+                // committed nothing under it counts.
+                restore.is_part = true;
+                continue;
+            }
             restore.touched = restore.touched.max(entry.version());
             let mut first = first;
             while first < end {
@@ -255,9 +315,12 @@ impl<P: Clone> Group<P> {
         let Some(restore) = primary.repairs.objects.get_mut(&token) else { return };
         let Some((range, entry)) = restore.todo.pop() else {
             let restore = primary.repairs.objects.remove(&token).expect("it was just there");
-            cx.counters.objects_restored += 1;
+            cx.counters.objects_restored += u64::from(!restore.is_part);
             for reader in restore.readers {
-                self.read_repaired(cx, reader);
+                match restore.is_part {
+                    true => self.reader_failed(cx, reader, false),
+                    false => self.reader_goes_on(cx, reader),
+                }
             }
             return;
         };

@@ -8,7 +8,8 @@ use alloc::vec::Vec;
 use sarsen_types::limits::PAGE_ENTRIES_MAX;
 use sarsen_types::record::{Body, Write};
 use sarsen_types::{
-    BlockRange, Duration, Epoch, GroupChange, ObjectId, Proposal, RequestNote, SliceId, Version, limits,
+    BlockRange, Duration, Epoch, FamilyId, GroupChange, ObjectId, Proposal, RequestNote, SliceId, Version,
+    limits,
 };
 use sarsen_wire::peer::{GroupBody, GroupMessage, TailNote};
 use smallvec::smallvec;
@@ -44,9 +45,16 @@ impl Replica {
             _ => Known::New,
         }
     }
+    /// What lasts of it when its epoch ends and its join goes on.
+    pub fn in_a_new_epoch(self) -> Replica {
+        Replica { join: self.join, ..Replica::default() }
+    }
     fn submitted(&mut self, version: Version) {
         let at = self.have.partition_point(|h| h.0 < version);
         self.have.insert(at, (version, false));
+    }
+    fn lost(&mut self, version: Version) {
+        self.have.retain(|h| h.0 != version);
     }
     fn durable(&mut self, version: Version) {
         let at = self.have.partition_point(|h| h.0 < version);
@@ -66,6 +74,10 @@ impl<P: Clone> Group<P> {
     /// A message about this group from another slice.
     pub fn received(&mut self, cx: &mut Cx<P>, from: SliceId, message: GroupMessage, payload: Option<P>) {
         let GroupMessage { epoch, floor, body, .. } = message;
+        let granted = match &body {
+            GroupBody::Prepare { write, .. } => Some(u64::from(write.data_blocks())),
+            _ => None,
+        };
         if let GroupBody::Behind { known } = body {
             self.told_behind(cx, known);
             return;
@@ -75,11 +87,13 @@ impl<P: Clone> Group<P> {
         }
         if epoch < self.seen {
             cx.counters.behind_refused += 1;
+            granted.inspect(|blocks| cx.peers.at(from).done(*blocks)); // R7: it takes no place here
             let known = self.seen;
             cx.send(from, self.id, known, Version::ZERO, GroupBody::Behind { known }, None);
             return;
         }
         if epoch != self.state.epoch {
+            granted.inspect(|blocks| cx.peers.at(from).done(*blocks));
             return; // its Assume was lost with a stream; the next one has it
         }
         if from == self.state.primary && from != cx.me {
@@ -110,6 +124,7 @@ impl<P: Clone> Group<P> {
             }
             GroupBody::Recover { recover, sending, is_last } if from == self.state.primary => {
                 let object = recover.object;
+                self.joins_since(recover.since);
                 let body = Body::Recover(recover);
                 self.apply(&body);
                 let then = Wait::Recovered { group: self.id, epoch, to: from, object, sending, is_last };
@@ -212,6 +227,14 @@ impl<P: Clone> Group<P> {
         cx.prepared.entry(to).or_default().push((self.id, version));
     }
 
+    /// R7: there was no space for a Prepare: the primary is to take us out.
+    pub fn not_prepared(&mut self, cx: &mut Cx<P>, version: Version, to: SliceId) {
+        if let Role::Replica(replica) = &mut self.role {
+            replica.lost(version);
+            cx.send(to, self.id, self.state.epoch, Version::ZERO, GroupBody::JoinFailed, None);
+        }
+    }
+
     /// R5: the epoch is made durable before it is answered.
     fn promise(&mut self, cx: &mut Cx<P>, then: Then) {
         let then = Wait::Promised { group: self.id, epoch: self.state.epoch, then };
@@ -270,9 +293,16 @@ impl<P: Clone> Group<P> {
     ) {
         let epoch = self.state.epoch;
         let Some(layer) = cx.view.layers.get(&object.layer).filter(|_| range.is_valid()) else {
-            let body = GroupBody::FetchA { token, checksums: Vec::new() };
+            let body = GroupBody::FetchA {
+                token,
+                family: FamilyId(0),
+                chunk: object.chunk,
+                first: range.first,
+                checksums: Vec::new(),
+            };
             return cx.send(to, self.id, epoch, Version::ZERO, body, None);
         };
+        let place = (layer.family, object.chunk, range.first);
         let read = Read {
             group: self.id,
             layers: smallvec![object.layer],
@@ -281,17 +311,22 @@ impl<P: Clone> Group<P> {
             range,
             which: Which::Exact(version),
         };
-        cx.read(read, Wait::Fetch { group: self.id, epoch, to, token });
+        cx.read(read, Wait::Fetch { group: self.id, epoch, to, token, place });
     }
 
     fn join_began(&mut self, cx: &mut Cx<P>, from: SliceId, since: Epoch) {
-        if let Role::Replica(replica) = &mut self.role {
-            replica.join = Some(since);
-        }
+        self.joins_since(since);
         let body = Body::JoinBegan;
         self.apply(&body);
         let then = Wait::Promised { group: self.id, epoch: self.state.epoch, then: Then::JoinA(from, since) };
         cx.persist(self.id, self.state.epoch, body, None, then);
+    }
+
+    /// The primary named the epoch of our join: also after a restart of ours, or an epoch in which the join went on.
+    fn joins_since(&mut self, since: Epoch) {
+        if let Role::Replica(replica) = &mut self.role {
+            replica.join = Some(since);
+        }
     }
 
     /// R9, R12: an in-sync copy that heard nothing of its primary for GRACE asks to take over.

@@ -34,6 +34,8 @@ pub enum Stage {
     Partial,
     /// The blocks it lies in are being read.
     Merging,
+    /// So many blocks it lies in are being repaired first.
+    Repairing(usize),
     /// Whole blocks: it may be ordered.
     Whole,
 }
@@ -105,14 +107,14 @@ pub fn admit(request: &ClientRequest, view: &View, ledger: &Ledger) -> Verdict {
     if attachment.read_only && request.op.is_write() {
         return refuse(Refusal::ReadOnly);
     }
+    if request.op == ClientOp::Greet {
+        return Verdict::Admit(FamilyId(0), SmallVec::new());
+    }
     if request.revision < volume.changed && volume.head != request.layer {
         return Verdict::Answer(ClientResult::Stale { revision: volume.changed });
     }
     if volume.head != request.layer {
         return unknown();
-    }
-    if request.op == ClientOp::Greet {
-        return Verdict::Admit(FamilyId(0), SmallVec::new());
     }
     let end = match end_of(&request.op) {
         Some(end) => u64::from(request.chunk.0) * CHUNK_SIZE + u64::from(end),
@@ -140,7 +142,8 @@ fn end_of(op: &ClientOp) -> Option<u32> {
             if *len == 0 || end > CHUNK_SIZE as u32 {
                 return None;
             }
-            if checksums.len() != BlockRange::covering(*offset, *len).count as usize {
+            let range = BlockRange::covering(*offset, *len);
+            if checksums.len() != range.count as usize || !is_piece(range) {
                 return None;
             }
             (end, PIECE_BLOCKS_MAX)
@@ -161,6 +164,11 @@ fn end_of(op: &ClientOp) -> Option<u32> {
     }
     let range = op.range()?;
     (range.is_valid() && range.count <= blocks_max).then_some(end)
+}
+
+/// R8: a piece does not cross a boundary of 64 blocks.
+fn is_piece(range: BlockRange) -> bool {
+    range.count == 0 || range.first / PIECE_BLOCKS_MAX == (range.end() - 1) / PIECE_BLOCKS_MAX
 }
 
 fn chain(head: LayerId, view: &View) -> Option<(FamilyId, SmallVec<[LayerId; 2]>)> {
@@ -201,7 +209,7 @@ mod tests {
     use super::*;
     use sarsen_types::view::{AttachmentView, LayerView, VolumeView};
     use sarsen_types::{
-        AttachmentId, ChunkIndex, Generation, GroupId, RequestId, Revision, SessionId, VolumeId,
+        AttachmentId, Checksum, ChunkIndex, Generation, GroupId, RequestId, Revision, SessionId, VolumeId,
     };
 
     fn view() -> View {
@@ -274,6 +282,11 @@ mod tests {
             ClientOp::Write { offset: 0, len: 0, checksums: SmallVec::new() },
             ClientOp::Write { offset: u32::MAX, len: 2, checksums: SmallVec::new() },
             ClientOp::Write { offset: 0, len: 4096, checksums: SmallVec::new() },
+            ClientOp::Write {
+                offset: 63 * 4096,
+                len: 8192,
+                checksums: [Checksum(0); 2].into_iter().collect(),
+            },
             ClientOp::Zero { offset: CHUNK_SIZE as u32, len: 4096 },
         ] {
             assert_eq!(admit(&request(op.clone()), &view, &ledger), malformed, "{op:?}");

@@ -103,10 +103,12 @@ pub fn resolve(tails: &[&Tail], above: Version, floor: Version, enough: bool) ->
     outcome
 }
 
+type Requests = BTreeMap<RequestId, RequestNote>;
+
 /// Which requests were found whole, and which versions count for nothing.
 struct Verdicts {
     void: BTreeSet<Version>,
-    whole: BTreeMap<RequestId, RequestNote>,
+    whole: Requests,
     voided: Vec<RequestNote>,
 }
 
@@ -122,26 +124,39 @@ impl Verdicts {
         let late = |n: &TailNote| voids.get(&n.note.id).is_some_and(|v| *v > n.version);
         let mut void: BTreeSet<Version> =
             notes().filter(|n| !n.is_void && late(n)).map(|n| n.version).collect();
-        let mut whole = BTreeMap::new();
-        let mut some: BTreeMap<RequestId, RequestNote> = BTreeMap::new();
-        for n in notes().filter(|n| !n.is_void && !void.contains(&n.version)) {
-            let hit = |e: &Entry| e.is_intact() && e.version() >= n.version && !void.contains(&e.version());
-            let found = |block: u16| {
-                let at = (n.note.object, block);
-                tails.iter().any(|t| t.stack(at).iter().any(hit))
-            };
-            if n.version <= floor || n.note.range.blocks().all(found) {
-                whole.insert(n.note.id, n.note);
+        // a block counts as found at a version that is not void, so each one that becomes void is cause to look again
+        let (whole, mut half) = loop {
+            let (whole, half) = Verdicts::found(tails, floor, &void);
+            let before = void.len();
+            void.extend(notes().filter(|n| !n.is_void && half.contains_key(&n.note.id)).map(|n| n.version));
+            if void.len() == before {
+                break (whole, half);
             }
-            some.insert(n.note.id, n.note);
-        }
-        let mut half: BTreeMap<RequestId, RequestNote> =
-            some.into_iter().filter(|(id, _)| !whole.contains_key(id)).collect();
-        void.extend(notes().filter(|n| !n.is_void && half.contains_key(&n.note.id)).map(|n| n.version));
+        };
         for n in notes().filter(|n| n.is_void && !whole.contains_key(&n.note.id)) {
             half.entry(n.note.id).or_insert(n.note);
         }
         Verdicts { void, whole, voided: half.into_values().collect() }
+    }
+
+    /// The requests found whole where these versions are void, and those that are not.
+    fn found(tails: &[&Tail], floor: Version, void: &BTreeSet<Version>) -> (Requests, Requests) {
+        let (mut whole, mut some) = (Requests::new(), Requests::new());
+        let all = tails.iter().flat_map(|t| t.notes.iter()).filter(|n| !n.is_void);
+        for n in all {
+            let hit = |e: &Entry| e.is_intact() && e.version() >= n.version && !void.contains(&e.version());
+            let is_found = |block: u16| {
+                let at = (n.note.object, block);
+                tails.iter().any(|t| t.stack(at).iter().any(hit))
+            };
+            let counts = !void.contains(&n.version);
+            if counts && (n.version <= floor || n.note.range.blocks().all(is_found)) {
+                whole.insert(n.note.id, n.note);
+            }
+            some.insert(n.note.id, n.note);
+        }
+        some.retain(|id, _| !whole.contains_key(id));
+        (whole, some)
     }
 
     fn carried(&self, rewrite: &Rewrite) -> SmallVec<[RequestNote; 1]> {

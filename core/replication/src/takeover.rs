@@ -25,6 +25,8 @@ struct Told {
 /// A takeover that still asks, or fetches what it will write.
 #[derive(Debug)]
 pub struct Takeover<P> {
+    /// Counts the takeovers of this slice: an answer to an earlier one is none to this.
+    attempt: u32,
     copies: Vec<Told>,
     paging: bool,
     rewrites: Vec<Fetching<P>>,
@@ -36,7 +38,9 @@ pub struct Takeover<P> {
 struct Fetching<P> {
     rewrite: Rewrite,
     content: Option<Fetched<P>>,
+    /// Holders asked so far, the last of them still to answer.
     tried: usize,
+    asked: SliceId,
 }
 
 /// What is to be done with a rewrite.
@@ -81,8 +85,15 @@ impl<P: Clone> Group<P> {
         };
         let mut copies: Vec<Told> = self.state.in_sync.iter().map(told).collect();
         copies.sort_by_key(|c| c.slice != cx.me); // ours first: it wins ties, so that least is fetched
-        let takeover =
-            Takeover { copies, paging: false, rewrites: Vec::new(), voided: Vec::new(), resolved: false };
+        cx.attempts = cx.attempts.wrapping_add(1);
+        let takeover = Takeover {
+            attempt: cx.attempts,
+            copies,
+            paging: false,
+            rewrites: Vec::new(),
+            voided: Vec::new(),
+            resolved: false,
+        };
         let mut primary = Primary::new(cx.me, &self.state, Phase::Collect(Box::new(takeover)), cx.now);
         primary.serve_after = self.wait_ends(cx);
         self.role = Role::Primary(Box::new(primary));
@@ -320,14 +331,13 @@ impl<P: Clone> Group<P> {
         takeover.rewrites = (outcome.rewrites.into_iter())
             .map(|mut rewrite| {
                 rewrite.holders.iter_mut().for_each(|h| *h = resolve::Holder { slice: slices[h.copy], ..*h });
-                Fetching { rewrite, content: None, tried: 0 }
+                Fetching { rewrite, content: None, tried: 0, asked: SliceId::default() }
             })
             .collect();
-        // what all hold at or below the highest floor is committed (R13); what is equal above it, as it is (R12)
+        // what all hold at or below the highest floor is committed (R13); what is equal above it is so as it is (R12), and
+        // shown when the takeover ends
+        primary.is_veiled = !outcome.committed.is_empty();
         self.raise_floor(cx, floor);
-        for version in outcome.committed {
-            cx.out.push(Output::Commit(self.id, version));
-        }
         let Role::Primary(primary) = &self.role else { return };
         let Phase::Collect(takeover) = &primary.phase else { return };
         for at in 0..takeover.rewrites.len() {
@@ -341,6 +351,7 @@ impl<P: Clone> Group<P> {
         let (id, epoch, me) = (self.id, self.state.epoch, cx.me);
         let Role::Primary(primary) = &mut self.role else { return };
         let Phase::Collect(takeover) = &mut primary.phase else { return };
+        let token = token_of(takeover.attempt, at);
         let fetching = &mut takeover.rewrites[at];
         let rewrite = &fetching.rewrite;
         let Some(Entry::Data(version, _) | Entry::Damaged(version, _)) = rewrite.winner else {
@@ -352,7 +363,7 @@ impl<P: Clone> Group<P> {
         let Some(holder) = rewrite.holders.get(fetching.tried % rewrite.holders.len().max(1)) else {
             return self.winner_failed(cx, at);
         };
-        fetching.tried += 1;
+        (fetching.tried, fetching.asked) = (fetching.tried + 1, holder.slice);
         let (object, range, to) = (rewrite.object, rewrite.range, holder.slice);
         if to == me {
             let read = Read {
@@ -363,27 +374,29 @@ impl<P: Clone> Group<P> {
                 range,
                 which: Which::Exact(version),
             };
-            cx.read(read, Wait::Winner { group: id, epoch, rewrite: at });
+            cx.read(read, Wait::Winner { group: id, epoch, token });
         } else {
-            let token = TOKEN_OF_WINNERS | at as u64;
             self.send(cx, to, GroupBody::FetchQ { token, object, range, version }, None);
         }
     }
 
     fn fetch_winners_of(&mut self, cx: &mut Cx<P>, from: SliceId) {
-        let Role::Primary(primary) = &self.role else { return };
-        let Phase::Collect(takeover) = &primary.phase else { return };
-        let again: Vec<usize> = (takeover.rewrites.iter().enumerate())
-            .filter(|(_, f)| f.content.is_none() && f.rewrite.holders.iter().any(|h| h.slice == from))
-            .map(|(at, _)| at)
-            .collect();
+        let Role::Primary(primary) = &mut self.role else { return };
+        let Phase::Collect(takeover) = &mut primary.phase else { return };
+        let lost = |f: &Fetching<P>| f.content.is_none() && f.tried > 0 && f.asked == from;
+        let mut again = Vec::new();
+        for (at, fetching) in takeover.rewrites.iter_mut().enumerate().filter(|(_, f)| lost(f)) {
+            fetching.tried -= 1; // its answer was lost: that is none
+            again.push(at);
+        }
         for at in again {
             self.fetch_winner(cx, at);
         }
     }
 
     /// Our own store gave a winner's blocks.
-    pub fn winner_read(&mut self, cx: &mut Cx<P>, at: usize, done: Result<Blocks<P>, ReadFailed>) {
+    pub fn winner_read(&mut self, cx: &mut Cx<P>, token: u64, done: Result<Blocks<P>, ReadFailed>) {
+        let Some(at) = self.winner_of(token, cx.me) else { return };
         match done {
             Ok(blocks) => {
                 let checksums = blocks.entries.iter().filter_map(|e| match e {
@@ -400,6 +413,7 @@ impl<P: Clone> Group<P> {
     pub fn winner_fetched(
         &mut self,
         cx: &mut Cx<P>,
+        from: SliceId,
         token: u64,
         checksums: &[Checksum],
         payload: Option<P>,
@@ -407,12 +421,22 @@ impl<P: Clone> Group<P> {
         if token & TOKEN_OF_WINNERS == 0 {
             return false;
         }
-        let at = (token & !TOKEN_OF_WINNERS) as usize;
-        match payload.is_some() {
-            true => self.winner_came(cx, at, checksums.into(), payload),
-            false => self.winner_failed(cx, at),
+        match self.winner_of(token, from) {
+            Some(at) if payload.is_some() => self.winner_came(cx, at, checksums.into(), payload),
+            Some(at) => self.winner_failed(cx, at),
+            None => {} // of a takeover that started again, or asked of another since
         }
         true
+    }
+
+    /// The place of a rewrite whose blocks `from` was asked for last.
+    fn winner_of(&self, token: u64, from: SliceId) -> Option<usize> {
+        let Role::Primary(primary) = &self.role else { return None };
+        let Phase::Collect(takeover) = &primary.phase else { return None };
+        let at = token as u32 as usize;
+        let fetching = takeover.rewrites.get(at)?;
+        (token == token_of(takeover.attempt, at) && fetching.asked == from && fetching.content.is_none())
+            .then_some(at)
     }
 
     fn winner_failed(&mut self, cx: &mut Cx<P>, at: usize) {
@@ -505,3 +529,7 @@ impl<P: Clone> Group<P> {
 
 /// Tells a takeover's fetches from those of repairs.
 const TOKEN_OF_WINNERS: u64 = 1 << 63;
+
+fn token_of(attempt: u32, rewrite: usize) -> u64 {
+    TOKEN_OF_WINNERS | u64::from(attempt & 0x7fff_ffff) << 32 | rewrite as u64
+}

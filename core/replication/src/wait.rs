@@ -2,8 +2,8 @@
 use crate::requests::Op;
 use alloc::boxed::Box;
 use sarsen_types::{
-    AttachmentId, BlockRange, Epoch, FamilyId, Generation, GroupId, LayerId, ObjectId, SessionId, SliceId,
-    Version,
+    AttachmentId, BlockRange, ChunkIndex, Epoch, FamilyId, Generation, GroupId, LayerId, ObjectId, SessionId,
+    SliceId, Version,
 };
 use sarsen_wire::peer::Cursor;
 use smallvec::SmallVec;
@@ -117,7 +117,7 @@ pub enum Wait<P> {
         /// The epoch.
         epoch: Epoch,
         /// Which of the takeover's writes.
-        rewrite: usize,
+        token: u64,
     },
     /// Blocks that another slice asked for.
     Fetch {
@@ -129,6 +129,8 @@ pub enum Wait<P> {
         to: SliceId,
         /// Its token.
         token: u64,
+        /// What seeds their checksums: family, chunk, first block.
+        place: (FamilyId, ChunkIndex, u16),
     },
     /// Our own touched objects, for a join.
     OwnTouched {

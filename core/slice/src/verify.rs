@@ -19,8 +19,8 @@ fn blocks_match(
         })
 }
 
-/// Whether what came from another slice carries what it says. Fetched blocks are checked by who asked for them, against
-/// the checksum it holds (R26); here only that payload and checksums are of one length.
+/// Whether what came from another slice carries what it says. That fetched blocks are the ones asked for is checked by who
+/// asked, against the checksums it holds (R26); here that the bytes are those the checksums are of.
 pub fn peer(message: &PeerMessage, payload: Option<&Buf>) -> bool {
     let data: &[u8] = payload.map_or(&[], |p| p);
     let PeerMessage::Group(message) = message else { return data.is_empty() };
@@ -44,7 +44,9 @@ pub fn peer(message: &PeerMessage, payload: Option<&Buf>) -> bool {
             });
             each && blocks.next().is_none() && data.len().is_multiple_of(BLOCK_SIZE)
         }
-        GroupBody::FetchA { checksums, .. } => data.len() == checksums.len() * BLOCK_SIZE,
+        GroupBody::FetchA { family, chunk, first, checksums, .. } => {
+            blocks_match(*family, *chunk, *first, checksums, data)
+        }
         _ => data.is_empty(),
     }
 }

@@ -61,6 +61,8 @@ pub struct Ledger {
     pub sessions: BTreeMap<AttachmentId, (Generation, SessionId)>,
     /// Per queue its mark and records.
     pub queues: BTreeMap<QueueKey, QueueLog>,
+    /// Queues of older sessions may be kept: the floor looks for them only then, not with every write.
+    pub has_old: bool,
 }
 
 impl QueueLog {
@@ -74,6 +76,12 @@ impl QueueLog {
             self.notes.insert(at, note);
         }
     }
+    /// The highest record of a request, unless it is void.
+    fn find(&self, id: &RequestId) -> Option<Version> {
+        let at = self.notes.partition_point(|n| (n.number, n.piece) < (id.number, id.piece));
+        let same = self.notes.iter().skip(at).take_while(|n| (n.number, n.piece) == (id.number, id.piece));
+        same.last().filter(|n| !n.is_void).map(|n| n.version)
+    }
     fn raise_mark(&mut self, below: u64) {
         self.mark = self.mark.max(below);
         while self.notes.front().is_some_and(|n| n.number < self.mark) {
@@ -83,10 +91,15 @@ impl QueueLog {
 }
 
 impl Ledger {
-    /// Applies a record: the one place that says what a record does to a ledger.
+    /// Applies a record.
     pub fn apply(&mut self, record: &Record) {
-        self.promise = self.promise.max(record.promise);
-        match &record.body {
+        self.take(record.promise, &record.body);
+    }
+
+    /// Applies what a record says, under the promise it carries: the one place that says what a record does to a ledger.
+    pub fn take(&mut self, promise: Epoch, body: &Body) {
+        self.promise = self.promise.max(promise);
+        match body {
             Body::Promise | Body::Recover(_) | Body::Repair { .. } | Body::DropLayer { .. } => {}
             Body::JoinBegan => self.point = Version::ZERO,
             Body::Distrust => (self.floor, self.point) = (Version::ZERO, Version::ZERO),
@@ -167,7 +180,11 @@ impl Ledger {
     }
 
     fn queue(&mut self, id: &RequestId) -> &mut QueueLog {
-        self.queues.entry((id.attachment, id.session, id.queue)).or_default()
+        let Ledger { queues, has_old, .. } = self;
+        queues.entry((id.attachment, id.session, id.queue)).or_insert_with(|| {
+            *has_old = true;
+            QueueLog::default()
+        })
     }
 
     /// Puts a record back as a store wrote it down.
@@ -177,11 +194,17 @@ impl Ledger {
 
     /// Raises a queue's mark and forgets what is below it.
     pub fn raise_mark(&mut self, mark: &Mark) {
-        self.queues.entry((mark.attachment, mark.session, mark.queue)).or_default().raise_mark(mark.below);
+        let Ledger { queues, has_old, .. } = self;
+        let log = queues.entry((mark.attachment, mark.session, mark.queue)).or_insert_with(|| {
+            *has_old = true;
+            QueueLog::default()
+        });
+        log.raise_mark(mark.below);
     }
 
     fn raise_session(&mut self, attachment: AttachmentId, generation: Generation, session: SessionId) {
         let known = self.sessions.entry(attachment).or_default();
+        self.has_old |= session > known.1;
         *known = (known.0.max(generation), known.1.max(session));
     }
 
@@ -191,22 +214,32 @@ impl Ledger {
             return;
         }
         self.floor = floor;
-        let sessions = &self.sessions;
-        self.queues.retain(|(attachment, session, _), log| {
-            let is_current = sessions.get(attachment).is_none_or(|known| known.1 <= *session);
-            if !is_current {
-                log.notes.retain(|n| n.version > floor);
+        if !self.has_old {
+            return;
+        }
+        self.has_old = false;
+        let Ledger { queues, sessions, has_old, .. } = self;
+        queues.retain(|(attachment, session, _), log| {
+            if sessions.get(attachment).is_none_or(|known| known.1 <= *session) {
+                return true;
             }
-            is_current || !log.notes.is_empty()
+            log.notes.retain(|n| n.version > floor);
+            *has_old |= !log.notes.is_empty();
+            !log.notes.is_empty()
         });
     }
 
     /// Whether the request took effect, by what this copy was told: the highest record of it that is not void.
     pub fn find(&self, id: &RequestId) -> Option<Version> {
-        let log = self.queues.get(&(id.attachment, id.session, id.queue))?;
-        let at = log.notes.partition_point(|n| (n.number, n.piece) < (id.number, id.piece));
-        let same = log.notes.iter().skip(at).take_while(|n| (n.number, n.piece) == (id.number, id.piece));
-        same.last().filter(|n| !n.is_void).map(|n| n.version)
+        self.queues.get(&(id.attachment, id.session, id.queue))?.find(id)
+    }
+
+    /// What [`Ledger::find`] and [`Ledger::mark_of`] say, looked up once: every write asks both.
+    pub fn find_with_mark(&self, id: &RequestId) -> (Option<Version>, u64) {
+        match self.queues.get(&(id.attachment, id.session, id.queue)) {
+            Some(log) => (log.find(id), log.mark),
+            None => (None, 0),
+        }
     }
 
     /// Whether a takeover above `version` voided the request (R12).

@@ -1,9 +1,9 @@
 //! Messages between two slices: one ordered stream a pair, both directions, all groups, both roles (L2).
 use alloc::vec::Vec;
 use sarsen_types::record::{BlockStack, Entry, Recover, Table, Write};
-use sarsen_types::{AttachmentId, Generation, Mark, SessionId};
+use sarsen_types::{AttachmentId, FamilyId, Generation, Mark, SessionId};
 use sarsen_types::{
-    BlockRange, Checksum, Epoch, GroupId, GroupState, Instant, ObjectId, RequestNote, Version,
+    BlockRange, Checksum, ChunkIndex, Epoch, GroupId, GroupState, Instant, ObjectId, RequestNote, Version,
 };
 
 /// What one slice says to another.
@@ -153,6 +153,12 @@ pub enum GroupBody {
     FetchA {
         /// Which question.
         token: u64,
+        /// Seeds the checksums.
+        family: FamilyId,
+        /// Seeds the checksums.
+        chunk: ChunkIndex,
+        /// The first block; seeds the checksums.
+        first: u16,
         /// The checksums; empty when there are none.
         checksums: Vec<Checksum>,
     },

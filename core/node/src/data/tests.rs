@@ -52,7 +52,8 @@ impl Toy {
 }
 
 fn fetched(count: usize, token: u64) -> PeerMessage {
-    let body = GroupBody::FetchA { token, checksums: vec![Checksum(token); count] };
+    let checksums = vec![Checksum(token); count];
+    let body = GroupBody::FetchA { token, family: FamilyId(1), chunk: ChunkIndex(0), first: 0, checksums };
     PeerMessage::Group(GroupMessage { group: GroupId(1), epoch: Epoch(1), floor: Version::ZERO, body })
 }
 

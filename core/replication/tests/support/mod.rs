@@ -3,10 +3,11 @@
 pub mod store;
 
 use sarsen_replication::{Config, ConnId, Counters, Input, Machine, Output};
+use sarsen_types::record::Entry;
 use sarsen_types::view::{AttachmentView, LayerView, VolumeView};
 use sarsen_types::*;
 use sarsen_wire::client::{ClientOp, ClientReply, ClientRequest, ClientResult};
-use sarsen_wire::peer::PeerMessage;
+use sarsen_wire::peer::{GroupBody, GroupMessage, PeerMessage};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -37,6 +38,23 @@ pub struct Cluster {
     pub metadata_is_away: bool,
     /// Nodes that the metadata do not reach, nor they the metadata.
     pub deaf: BTreeSet<usize>,
+    /// What the first says is on its way to the second for as long as this lasts.
+    pub stalled: BTreeSet<(usize, usize)>,
+    /// Nodes that stand still, and their clocks with them.
+    pub asleep: BTreeSet<usize>,
+    slept: Vec<Duration>,
+    /// Drives whose image was rolled back: they register as stale (R1) until they distrust themselves.
+    pub stale: BTreeSet<usize>,
+    /// The chunk that requests go to.
+    pub chunk: u32,
+    /// What requests say the client has the answers of.
+    pub answered_below: u64,
+    /// Requests come on another connection when it changes.
+    pub next_conn: u64,
+    /// Nodes that the metadata tell nothing of the group yet.
+    pub ignorant: BTreeSet<usize>,
+    /// Nothing panics when a block is intact nowhere.
+    pub may_lose: bool,
     pub replies: BTreeMap<(u64, u16), (ClientResult, Option<Payload>)>,
     pub counters: Counters,
     /// What the metadata want fenced.
@@ -87,6 +105,15 @@ impl Cluster {
             proposals: VecDeque::new(),
             metadata_is_away: false,
             deaf: BTreeSet::new(),
+            stalled: BTreeSet::new(),
+            asleep: BTreeSet::new(),
+            slept: vec![Duration::ZERO; n],
+            stale: BTreeSet::new(),
+            chunk: 0,
+            answered_below: 0,
+            next_conn: 0,
+            ignorant: BTreeSet::new(),
+            may_lose: false,
             replies: BTreeMap::new(),
             counters: Counters::default(),
             fences: vec![],
@@ -101,9 +128,9 @@ impl Cluster {
         cluster
     }
 
-    fn view(&self) -> Arc<View> {
-        let mut view =
-            View { revision: Revision(self.revision), groups: vec![self.state.clone()], ..View::default() };
+    fn view(&self, node: usize) -> Arc<View> {
+        let groups = if self.ignorant.contains(&node) { vec![] } else { vec![self.state.clone()] };
+        let mut view = View { revision: Revision(self.revision), groups, ..View::default() };
         view.layers.insert(LayerId(1), LayerView { family: FamilyId(1), parent: None });
         view.volumes
             .insert(VolumeId(1), VolumeView { head: LayerId(1), size: 64 << 20, changed: Revision(1) });
@@ -116,7 +143,7 @@ impl Cluster {
     pub fn start(&mut self, node: usize) {
         let disk = std::mem::take(&mut self.disks[node]);
         let ledgers: Vec<_> = disk.ledgers.iter().map(|(g, l)| (*g, l.clone())).collect();
-        let config = Config { me: slice(node), started: self.now, confirm: self.confirm };
+        let config = Config { me: slice(node), started: self.clock(node), confirm: self.confirm };
         let machine = Machine::new(config, ledgers);
         self.nodes[node] = Some(Node { machine, store: Store::open(disk), is_registered: false });
     }
@@ -178,6 +205,82 @@ impl Cluster {
     pub fn reconnect(&mut self) {
         self.cut.clear();
         self.deaf.clear();
+        self.stalled.clear();
+        self.asleep.clear();
+    }
+
+    /// What a node's clock shows.
+    fn clock(&self, node: usize) -> Instant {
+        Instant(self.now.0 - self.slept[node].as_nanos() as u64)
+    }
+
+    /// What a node's disk holds: an image to be put back later.
+    pub fn image(&self, node: usize) -> Disk {
+        self.nodes[node].as_ref().map_or_else(|| self.disks[node].clone(), |n| n.store.disk.clone())
+    }
+
+    /// A stopped node's disk is an image of before.
+    pub fn roll_back(&mut self, node: usize, image: Disk) {
+        assert!(self.nodes[node].is_none());
+        self.disks[node] = image;
+        self.stale.insert(node);
+    }
+
+    /// A node's drive takes everything and completes nothing, while its thread lives.
+    pub fn hang(&mut self, node: usize, is_hung: bool) {
+        self.store(node).is_slow = is_hung;
+        self.input(node, Input::Drive { is_hung, is_full: false });
+    }
+
+    /// The group as a node knows it.
+    pub fn group(&self, node: usize) -> &sarsen_replication::group::Group<Payload> {
+        let all = &mut self.nodes[node].as_ref().expect("it runs").machine.groups();
+        all.find(|g| g.id == GROUP).expect("it knows the group")
+    }
+
+    /// A place on a slice that had the group, and has it no more, is given it again (R20).
+    pub fn assign_anew(&mut self, node: usize) {
+        let since = self.state.epoch.next();
+        self.change(|s| {
+            for m in s.members.iter_mut().filter(|m| m.slice == slice(node)) {
+                m.assignment += 1;
+            }
+            s.joining.push(Joining { slice: slice(node), since });
+        });
+    }
+
+    pub fn store(&mut self, node: usize) -> &mut Store {
+        &mut self.nodes[node].as_mut().expect("it runs").store
+    }
+
+    /// A map page of an object is lost.
+    pub fn lose_page(&mut self, node: usize, chunk: u32) {
+        self.store(node).lose_page(GROUP, ObjectId::new(1, chunk));
+    }
+
+    /// The blocks that part-block writes wait for are read.
+    pub fn finish_merges(&mut self, node: usize) {
+        self.store(node).holds_merges = false;
+        for input in std::mem::take(&mut self.store(node).merges) {
+            self.input(node, input);
+        }
+    }
+
+    /// A node learns durably that older generations are refused, from nobody else here.
+    pub fn take_bump(&mut self, node: usize, generation: Generation) {
+        let from = self.state.primary;
+        let body = GroupBody::FenceQ { attachment: AttachmentId(1), generation };
+        let message = GroupMessage { group: GROUP, epoch: self.state.epoch, floor: Version::ZERO, body };
+        self.input(node, Input::Peer { from, message: PeerMessage::Group(message), payload: None });
+    }
+
+    /// The top entry of a block does not match its checksum any more.
+    pub fn rot(&mut self, node: usize, block: u16) {
+        let place = (GROUP, ObjectId::new(1, self.chunk), block);
+        let top = self.store(node).disk.blocks.get_mut(&place).and_then(|s| s.last_mut()).expect("an entry");
+        if let Entry::Data(version, checksum) = top.0 {
+            *top = (Entry::Damaged(version, checksum), 0);
+        }
     }
 
     /// The metadata move: a compare-and-set that was accepted (R11, R14).
@@ -234,7 +337,10 @@ impl Cluster {
     }
     /// The metadata register a drive again (R1).
     fn register(&mut self, node: usize) {
-        if self.state.primary == slice(node) {
+        let is_stale = self.stale.contains(&node);
+        if is_stale {
+            self.register_stale(node);
+        } else if self.state.primary == slice(node) {
             let up = |s: &SliceId| {
                 *s != slice(node) && self.nodes[index(*s)].as_ref().is_some_and(|n| n.is_registered)
             };
@@ -242,9 +348,32 @@ impl Cluster {
             self.change(|s| s.primary = heir);
             self.state.primary_since = self.state.epoch;
         }
-        let view = self.view();
+        let view = self.view(node);
         self.nodes[node].as_mut().unwrap().is_registered = true;
-        self.input(node, Input::Registered { view, is_stale: false });
+        self.input(node, Input::Registered { view, is_stale });
+    }
+
+    /// R1: a stale drive leaves in_sync where another is, complete and joining.
+    fn register_stale(&mut self, node: usize) {
+        let who = slice(node);
+        let is_other = |s: &SliceId| *s != who;
+        let heir = self.state.in_sync.iter().chain(&self.state.complete).copied().find(is_other);
+        let Some(heir) = heir else { return };
+        if !self.state.members.iter().any(|m| m.slice == who) {
+            return;
+        }
+        self.change(|s| {
+            s.in_sync.retain(is_other);
+            s.joining.retain(|j| j.slice != who);
+            if s.in_sync.is_empty() {
+                s.in_sync.push(heir);
+                s.joining.retain(|j| j.slice != heir);
+            }
+            if s.primary == who {
+                s.primary = heir;
+            }
+        });
+        self.state.complete.retain(is_other);
     }
 
     fn judge(&mut self, p: Proposal) {
@@ -268,11 +397,12 @@ impl Cluster {
     }
 
     fn input(&mut self, node: usize, input: Input<Payload>) {
+        let now = self.clock(node);
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
             let Some(n) = self.nodes[node].as_mut() else { return };
             let mut out = Vec::new();
-            n.machine.step(self.now, input, &mut out);
+            n.machine.step(now, input, &mut out);
             self.carry_out(node, out, &mut inputs);
         }
     }
@@ -292,7 +422,8 @@ impl Cluster {
                 Output::Propose(p) if !self.deaf.contains(&node) => self.proposals.push_back(p),
                 Output::Propose(_) => {}
                 Output::Hangup(to) => self.disconnect(node, index(to)),
-                Output::Report(text) if text.contains("intact on no copy") => panic!("{text}"),
+                Output::Report(text) if text.contains("intact on no") && !self.may_lose => panic!("{text}"),
+                Output::Distrusted => drop(self.stale.remove(&node)),
                 Output::Report(text) => println!("{} {text}", slice(node)),
                 other => {
                     if let Some(n) = self.nodes[node].as_mut() {
@@ -323,11 +454,10 @@ impl Cluster {
     /// Ten milliseconds: everything that can happen does.
     pub fn step(&mut self) {
         self.now += STEP;
-        for node in 0..self.nodes.len() {
-            if self.nodes[node].as_ref().is_some_and(|n| !n.is_registered) && !self.metadata_is_away {
-                self.register(node);
-            }
+        for &node in &self.asleep {
+            self.slept[node] += STEP;
         }
+        self.register_all();
         self.connect();
         let mut is_busy = true;
         let mut rounds = 0;
@@ -340,6 +470,9 @@ impl Cluster {
             }
             let keys: Vec<_> = self.streams.keys().copied().collect();
             for (from, to) in keys {
+                if self.stalled.contains(&(from, to)) || self.asleep.contains(&to) {
+                    continue;
+                }
                 while let Some((message, payload)) =
                     self.streams.get_mut(&(from, to)).and_then(VecDeque::pop_front)
                 {
@@ -353,6 +486,40 @@ impl Cluster {
                 self.judge(p);
                 is_busy = true;
             }
+        }
+    }
+
+    /// Drives that were opened register as soon as the metadata answer.
+    fn register_all(&mut self) {
+        for node in 0..self.nodes.len() {
+            let waits = self.nodes[node].as_ref().is_some_and(|n| !n.is_registered);
+            if waits && !self.metadata_is_away && !self.deaf.contains(&node) {
+                self.register(node);
+            }
+        }
+    }
+
+    /// Ten milliseconds in which each stream carries one message and no more follows from it.
+    pub fn step_half(&mut self) {
+        self.now += STEP;
+        self.register_all();
+        self.connect();
+        for node in 0..self.nodes.len() {
+            self.turn(node);
+        }
+        let keys: Vec<_> = self.streams.keys().copied().collect();
+        for (from, to) in keys {
+            if let Some((message, payload)) = self.streams.get_mut(&(from, to)).and_then(VecDeque::pop_front)
+            {
+                self.input(to, Input::Peer { from: slice(from), message, payload });
+            }
+        }
+    }
+
+    /// The oldest record that waits at a slow disk is durable.
+    pub fn persist_one(&mut self, node: usize) {
+        if let Some(token) = self.store(node).persist_one() {
+            self.input(node, Input::Persisted(token));
         }
     }
 
@@ -371,14 +538,17 @@ impl Cluster {
     }
 
     fn turn(&mut self, node: usize) -> bool {
-        let view = self.view();
+        if self.asleep.contains(&node) {
+            return false;
+        }
+        let (view, now) = (self.view(node), self.clock(node));
         let Some(n) = self.nodes[node].as_mut() else { return false };
         let learns =
             n.is_registered && !self.deaf.contains(&node) && n.machine.view().revision < view.revision;
         let mut is_busy = learns;
         let mut out = Vec::new();
         if learns {
-            n.machine.step(self.now, Input::Learned(view), &mut out);
+            n.machine.step(now, Input::Learned(view), &mut out);
         }
         let mut inputs = VecDeque::new();
         while !n.store.is_slow
@@ -386,7 +556,7 @@ impl Cluster {
         {
             inputs.push_back(Input::Persisted(token));
         }
-        n.machine.finish(self.now, &mut out);
+        n.machine.finish(now, &mut out);
         is_busy |= !inputs.is_empty() || out.iter().any(|o| !matches!(o, Output::Propose(_)));
         self.carry_out(node, out, &mut inputs);
         for input in inputs {
@@ -423,7 +593,13 @@ impl Cluster {
 
     pub fn request(&mut self, to: usize, number: u64, op: ClientOp, payload: Option<Payload>) {
         self.replies.remove(&(number, 0));
-        let request = ClientRequest {
+        let request = self.request_of(number, op);
+        let conn = ConnId(self.next_conn * 100 + to as u64 + 1);
+        self.input(to, Input::Client { conn, request, payload });
+    }
+
+    pub fn request_of(&self, number: u64, op: ClientOp) -> ClientRequest {
+        ClientRequest {
             group: GROUP,
             revision: Revision(1),
             id: RequestId {
@@ -434,13 +610,19 @@ impl Cluster {
                 number,
                 piece: 0,
             },
-            answered_below: 0,
+            answered_below: self.answered_below,
             volume: VolumeId(1),
             layer: LayerId(1),
-            chunk: OBJECT.chunk,
+            chunk: ChunkIndex(self.chunk),
             op,
-        };
-        self.input(to, Input::Client { conn: ConnId(to as u64 + 1), request, payload });
+        }
+    }
+
+    /// Writes a part of a block.
+    pub fn write_part(&mut self, to: usize, number: u64, offset: u32, content: u64) {
+        let checksums = std::iter::once(Checksum(content)).collect();
+        let op = ClientOp::Write { offset, len: 10, checksums };
+        self.request(to, number, op, Some(Rc::new(vec![content])));
     }
 
     /// Writes `content` to `count` blocks from `first`.
@@ -457,11 +639,19 @@ impl Cluster {
     pub fn read(&mut self, to: usize, number: u64, first: u16) {
         self.request(to, number, ClientOp::Read { range: BlockRange::new(first, 1) }, None);
     }
+    /// A greeting of the cluster's session, or of another.
+    pub fn greet(&mut self, to: usize, number: u64) {
+        self.request(to, number, ClientOp::Greet, None);
+    }
     pub fn reply(&self, number: u64) -> Option<&ClientResult> {
         self.replies.get(&(number, 0)).map(|r| &r.0)
     }
     pub fn is_done(&self, number: u64) -> bool {
         self.reply(number) == Some(&ClientResult::Done)
+    }
+    /// Whether a read was answered with what is there.
+    pub fn was_read(&self, number: u64) -> bool {
+        matches!(self.reply(number), Some(ClientResult::Data { .. }))
     }
     pub fn lead(&self) -> usize {
         index(self.state.primary)
@@ -504,14 +694,15 @@ impl Cluster {
         self.metadata_is_away = false;
         self.start_all();
         for n in self.nodes.iter_mut().flatten() {
-            n.store.is_slow = false;
+            (n.store.is_slow, n.store.is_full) = (false, false);
         }
         let members = self.members;
         // a proposal of before may still take a copy out: quiet is when a second passes without a change
         loop {
             self.run_until("all copies are in sync", Duration::from_secs(120), |c| {
                 let out = (0..members)
-                    .find(|n| !c.state.is_in_sync(slice(*n)) && c.state.join_of(slice(*n)).is_none());
+                    .find(|n| !c.state.is_in_sync(slice(*n)) && c.state.join_of(slice(*n)).is_none())
+                    .filter(|n| !c.stale.contains(n));
                 if let Some(node) = out.filter(|_| c.leads_now()) {
                     c.join(node);
                 }
@@ -527,7 +718,12 @@ impl Cluster {
         for other in &all[1..] {
             assert_eq!(&all[0], other, "copies differ when quiet");
         }
-        let records: Vec<BTreeSet<_>> = self.nodes.iter().flatten().map(|n| records(&n.store)).collect();
+        // what some mark lets go need not be everywhere
+        let marks: Vec<u64> = self.nodes.iter().flatten().map(|n| mark(&n.store)).collect();
+        let below = marks.into_iter().max().unwrap_or(0);
+        let session = self.attachment.session;
+        let records: Vec<BTreeSet<_>> =
+            self.nodes.iter().flatten().map(|n| records(&n.store, session, below)).collect();
         for other in &records[1..] {
             assert_eq!(&records[0], other, "request records differ when quiet");
         }
@@ -554,9 +750,14 @@ fn contents(store: &Store) -> BTreeMap<(ObjectId, u16), (Version, u64)> {
     all.filter(|(_, (_, content))| *content != 0).collect()
 }
 
-fn records(store: &Store) -> BTreeSet<RequestId> {
+fn records(store: &Store, session: SessionId, below: u64) -> BTreeSet<RequestId> {
     let ledger = &store.disk.ledgers[&GROUP];
-    ledger.notes().filter(|(id, _)| ledger.find(id).is_some()).map(|(id, _)| id).collect()
+    let counts = |id: &RequestId| id.session >= session && id.number >= below && ledger.find(id).is_some();
+    ledger.notes().map(|(id, _)| id).filter(counts).collect()
+}
+
+fn mark(store: &Store) -> u64 {
+    store.disk.ledgers[&GROUP].marks().map(|m| m.below).max().unwrap_or(0)
 }
 
 /// A group's state in one line, for a failed run.

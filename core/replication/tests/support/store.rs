@@ -28,6 +28,16 @@ pub struct Store {
     committed: BTreeSet<(GroupId, Version)>,
     /// Records are kept in the queue while set.
     pub is_slow: bool,
+    /// Records with data find no space while set.
+    pub is_full: bool,
+    may_vanish: bool,
+    may_forget: bool,
+    /// Part-block writes wait for the blocks they lie in while set.
+    pub holds_merges: bool,
+    pub merges: Vec<Input<Payload>>,
+    /// Objects with a lost map page: what they held then is not known.
+    lost: BTreeSet<(GroupId, ObjectId)>,
+    lost_blocks: BTreeMap<(GroupId, ObjectId), BTreeSet<u16>>,
 }
 
 impl Store {
@@ -43,23 +53,44 @@ impl Store {
     /// Does what the machine asks; answers come back as inputs.
     pub fn carry_out(&mut self, output: Output<Payload>, answers: &mut VecDeque<Input<Payload>>) {
         match output {
+            Output::Persist { token, .. }
+                if self.is_full && matches!(&output, Output::Persist { payload: Some(_), .. }) =>
+            {
+                answers.push_back(Input::NoSpace(token));
+            }
             Output::Persist { token, record, payload } => {
+                if matches!(record.body, Body::Assign { .. } | Body::Distrust | Body::DropGroup) {
+                    self.floors.remove(&record.group);
+                }
                 let floor = self.floors.get(&record.group).copied().unwrap_or_default();
                 self.queue.push_back((token, record, payload, floor));
             }
             Output::Read { token, read } => answers.push_back(Input::ReadDone(token, self.read(&read))),
             Output::Merge { token, read, offset, len, payload } => {
-                let mut blocks = self.visible(&read);
-                let first = offset / 4096;
-                for at in 0..len.div_ceil(4096) as usize {
-                    let _ = first;
-                    blocks[at] = payload.as_ref().map_or(0, |p| p[at]);
+                let _ = (offset, len); // a block is one number: the part is the whole
+                let done = self.read(&read).map(|_| {
+                    let blocks: Vec<u64> = payload.map_or(vec![0], |p| p.to_vec());
+                    let sums = blocks.iter().map(|b| Checksum(*b)).collect();
+                    (Rc::new(blocks), sums)
+                });
+                match self.holds_merges {
+                    true => self.merges.push(Input::Merged(token, done)),
+                    false => answers.push_back(Input::Merged(token, done)),
                 }
-                let sums = blocks.iter().map(|b| Checksum(*b)).collect();
-                answers.push_back(Input::Merged(token, Ok((Rc::new(blocks), sums))));
             }
             Output::Status { token, .. } => answers.push_back(Input::Status(token, Ok(vec![]))),
-            Output::Commit(group, version) => drop(self.committed.insert((group, version))),
+            Output::Commit(group, version) => {
+                self.committed.insert((group, version));
+                // R10: what lies under a committed entry may be used again, and here it is
+                for (_, stack) in self.of_group(group) {
+                    if let Some(at) = stack.iter().position(|e| e.0.version() == version) {
+                        stack.drain(..at);
+                    }
+                }
+            }
+            Output::Vanish { may_vanish, may_forget, .. } => {
+                (self.may_vanish, self.may_forget) = (may_vanish, may_forget);
+            }
             Output::RaiseFloor(group, floor) => {
                 let known = self.floors.entry(group).or_default();
                 *known = (*known).max(floor);
@@ -110,7 +141,9 @@ impl Store {
                     }
                 }
                 let touched = self.disk.touched.get(&(group, object)).copied().unwrap_or_default();
-                answers.push_back(Input::Entries(token, touched, Ok(runs)));
+                let is_lost = self.lost.contains(&(group, object));
+                let runs = if is_lost { Err(ReadFailed::Unreadable(object)) } else { Ok(runs) };
+                answers.push_back(Input::Entries(token, touched, runs));
             }
             _ => {}
         }
@@ -126,14 +159,12 @@ impl Store {
             .find(|(e, _)| e.version() <= floor || self.committed.contains(&(group, e.version())))
     }
 
-    fn visible(&self, read: &Read) -> Vec<u64> {
-        let object = ObjectId { layer: read.layers[0], chunk: read.chunk };
-        read.range.blocks().map(|b| self.seen(read.group, object, b).map_or(0, |e| e.1)).collect()
-    }
-
     fn read(&self, read: &Read) -> Result<Blocks<Payload>, ReadFailed> {
         let object = ObjectId { layer: read.layers[0], chunk: read.chunk };
         let (mut entries, mut data) = (smallvec::SmallVec::new(), Vec::new());
+        if self.lost.contains(&(read.group, object)) && read.which == Which::Visible {
+            return Err(ReadFailed::Unreadable(object));
+        }
         for block in read.range.blocks() {
             let found = match read.which {
                 Which::Visible => self.seen(read.group, object, block),
@@ -179,6 +210,50 @@ impl Store {
         self.disk
     }
 
+    /// A page is lost: what was settled of the object is gone, what is above the floor is in the journal.
+    pub fn lose_page(&mut self, group: GroupId, object: ObjectId) {
+        let floor = self.floors.get(&group).copied().unwrap_or_default();
+        for block in 0..BLOCKS_PER_CHUNK {
+            if let Some(stack) = self.disk.blocks.get_mut(&(group, object, block)) {
+                stack.retain(|e| e.0.version() > floor);
+                if stack.is_empty() {
+                    self.disk.blocks.remove(&(group, object, block));
+                }
+            }
+        }
+        self.lost.insert((group, object));
+        self.lost_blocks.insert((group, object), (0..BLOCKS_PER_CHUNK).collect());
+    }
+    pub fn has_lost_page(&self, group: GroupId, object: ObjectId) -> bool {
+        self.lost.contains(&(group, object))
+    }
+
+    fn of_group(
+        &mut self,
+        group: GroupId,
+    ) -> impl Iterator<Item = (&(GroupId, ObjectId, u16), &mut Vec<(Entry, u64)>)> {
+        self.disk.blocks.range_mut((group, ObjectId::default(), 0)..).take_while(move |(k, _)| k.0 == group)
+    }
+
+    /// R23, R18: zero entries at or below the durable floor go, and what is remembered of emptied objects.
+    fn vanish(&mut self, group: GroupId) {
+        if !self.may_vanish {
+            return;
+        }
+        let floor = self.disk.ledgers[&group].floor;
+        let is_gone = |stack: &[(Entry, u64)]| match stack {
+            [(Entry::Zero(v), _)] => *v <= floor,
+            _ => false,
+        };
+        self.disk.blocks.retain(|k, stack| k.0 != group || !is_gone(stack));
+        if self.may_forget {
+            let blocks = &self.disk.blocks;
+            self.disk.touched.retain(|k, t| {
+                *t > floor || blocks.range((k.0, k.1, 0)..=(k.0, k.1, u16::MAX)).next().is_some()
+            });
+        }
+    }
+
     fn apply(&mut self, record: &Record, data: Option<&Vec<u64>>, floor: Version, torn: &[u16]) {
         let group = record.group;
         let ledger = self.disk.ledgers.entry(group).or_default();
@@ -212,6 +287,12 @@ impl Store {
                 *touched = (*touched).max(w.version);
             }
             Body::Recover(r) => {
+                if let Some(left) = self.lost_blocks.get_mut(&(group, r.object)) {
+                    left.retain(|b| !r.range().contains(*b));
+                    if left.is_empty() {
+                        self.lost.remove(&(group, r.object));
+                    }
+                }
                 let low = Version::start(r.since);
                 let mut top = r.touched;
                 let mut data = data.into_iter().flatten();
@@ -238,6 +319,7 @@ impl Store {
             }
             Body::Repair { object, block, version, checksum, .. } => {
                 if let Some(stack) = self.disk.blocks.get_mut(&(group, *object, *block)) {
+                    assert!(stack.iter().any(|e| e.0.version() == *version));
                     for e in stack.iter_mut().filter(|e| e.0.version() == *version) {
                         *e = (Entry::Data(*version, *checksum), data.unwrap()[0]);
                     }
@@ -245,13 +327,12 @@ impl Store {
             }
             _ => {}
         }
+        self.vanish(group);
     }
 
     /// R10: what a committed write displaced goes.
     fn settle(&mut self, group: GroupId, below: Version) {
-        for (_, stack) in
-            self.disk.blocks.range_mut((group, ObjectId::default(), 0)..).take_while(|(k, _)| k.0 == group)
-        {
+        for (_, stack) in self.of_group(group) {
             while stack.len() >= 2 && stack[1].0.version() <= below {
                 stack.remove(0);
             }

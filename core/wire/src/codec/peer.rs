@@ -42,7 +42,7 @@ tagged!(GroupBody, "message about a group" {
     10 = StopQ,
     11 = StopA,
     12 = FetchQ { token: u64, object: ObjectId, range: BlockRange, version: Version },
-    13 = FetchA { token: u64, checksums: Vec<Checksum> },
+    13 = FetchA { token: u64, family: FamilyId, chunk: ChunkIndex, first: u16, checksums: Vec<Checksum> },
     14 = JoinQ { since: Epoch },
     15 = JoinA { since: Epoch, floor: Version },
     16 = TouchedQ { above: Version, after: Option<ObjectId> },
@@ -94,7 +94,10 @@ pub fn decode_peer(header: &FrameHeader, bytes: &[u8]) -> Result<PeerMessage, Wi
 
 fn check(body: &GroupBody) -> Result<(), WireError> {
     match body {
-        GroupBody::FetchA { checksums, .. } if checksums.len() > PIECE_BLOCKS_MAX as usize => {
+        GroupBody::FetchA { first, checksums, .. }
+            if checksums.len() > PIECE_BLOCKS_MAX as usize
+                || *first as usize + checksums.len() > BLOCKS_PER_CHUNK as usize =>
+        {
             Err(WireError::Value("the blocks of a fetch"))
         }
         GroupBody::FetchQ { range, .. } if range.count > PIECE_BLOCKS_MAX => {
@@ -129,6 +132,7 @@ mod tests {
         if let PeerMessage::Group(GroupMessage { body, .. }) = &mut message {
             match body {
                 GroupBody::FetchQ { range, .. } => range.count = range.count.min(PIECE_BLOCKS_MAX),
+                GroupBody::FetchA { first, .. } => *first %= 512,
                 GroupBody::VersionsA { runs, .. } => {
                     runs.iter_mut().enumerate().for_each(|(i, run)| run.0 = i as u16 * 3)
                 }

@@ -1,0 +1,159 @@
+//! Damage: noticed, never served, repaired from another copy, never over something newer (R26).
+mod support;
+use sarsen_types::*;
+use sarsen_wire::client::ClientResult;
+use support::{Cluster, GROUP, OBJECT};
+
+const SECOND: Duration = Duration::from_secs(1);
+const TENTH: Duration = Duration::from_millis(100);
+
+#[test]
+fn a_rotten_block_is_repaired_from_another_copy_and_then_read() {
+    let mut c = Cluster::new(3, 2);
+    c.run(3 * SECOND);
+    c.write_till_done(1, 0, 4, 1);
+    c.rot(0, 2);
+    assert_eq!(c.value(2, 2), 1);
+    assert_eq!(c.count(|n| n.repairs), 1);
+    c.settle();
+}
+
+#[test]
+fn a_repair_that_comes_after_a_newer_write_changes_nothing() {
+    let mut c = Cluster::new(2, 1);
+    c.run(3 * SECOND);
+    c.write_till_done(1, 0, 1, 1);
+    c.rot(0, 0);
+    c.stalled.insert((1, 0));
+    c.read(0, 2, 0);
+    c.step(); // the other copy is asked, and its answer is on its way
+    c.stalled.clear();
+    c.store(0).is_slow = true;
+    c.write(0, 3, 0, 1, 3);
+    c.step_half();
+    c.step_half();
+    c.store(0).is_slow = false;
+    c.run(TENTH);
+    assert!(c.is_done(3));
+    assert_eq!(c.value(4, 0), 3);
+    c.settle();
+}
+
+#[test]
+fn a_copy_that_goes_while_it_is_asked_is_not_waited_for() {
+    let mut c = Cluster::new(3, 1);
+    c.run(3 * SECOND);
+    c.write_till_done(1, 0, 1, 1);
+    c.rot(0, 0);
+    c.stalled.extend([(1, 0), (2, 0)]);
+    c.read(0, 2, 0);
+    c.step();
+    c.disconnect(0, 2);
+    c.disconnect(0, 1);
+    assert!(
+        matches!(c.reply(2), Some(ClientResult::Retry { .. })),
+        "nobody is left to ask: {:?}",
+        c.reply(2)
+    );
+    c.stalled.clear();
+    assert_eq!(c.value(2, 0), 1);
+    c.settle();
+}
+
+#[test]
+fn a_block_that_no_copy_has_is_an_error_and_never_data() {
+    let mut c = Cluster::new(2, 1);
+    c.may_lose = true;
+    c.run(3 * SECOND);
+    c.write_till_done(1, 0, 2, 1);
+    c.rot(0, 0);
+    c.rot(1, 0);
+    c.read(0, 2, 0);
+    c.run(TENTH);
+    assert!(matches!(c.reply(2), Some(ClientResult::Corrupt { .. })), "{:?}", c.reply(2));
+    // what is written whole is well again
+    c.write_till_done(3, 0, 1, 3);
+    assert_eq!((c.value(4, 0), c.value(5, 1)), (3, 1));
+    c.settle();
+}
+
+#[test]
+fn a_part_write_over_a_rotten_block_waits_for_its_repair() {
+    let mut c = Cluster::new(2, 1);
+    c.run(3 * SECOND);
+    c.write_till_done(1, 0, 1, 1);
+    c.rot(0, 0);
+    c.write_part(0, 2, 100, 9);
+    c.run(TENTH);
+    assert!(c.is_done(2), "{:?}", c.reply(2));
+    assert_eq!(c.count(|n| n.repairs), 1);
+    c.settle();
+}
+
+#[test]
+fn a_part_write_over_a_block_that_no_copy_has_is_an_error() {
+    // it was tried again for ever, every 20 ms, with a report to the operator each time
+    let mut c = Cluster::new(2, 1);
+    c.may_lose = true;
+    c.run(3 * SECOND);
+    c.write_till_done(1, 0, 1, 1);
+    c.rot(0, 0);
+    c.rot(1, 0);
+    c.write_part(0, 2, 100, 9);
+    c.run(TENTH);
+    assert!(matches!(c.reply(2), Some(ClientResult::Corrupt { .. })), "{:?}", c.reply(2));
+    c.write_till_done(3, 0, 1, 3);
+    c.write_part(0, 4, 100, 9);
+    c.run(TENTH);
+    assert!(c.is_done(4));
+    c.settle();
+}
+
+#[test]
+fn an_object_whose_page_is_lost_is_made_whole_and_nothing_uncommitted_takes_the_place_of_what_was_there() {
+    // R26: a copy's top entries were installed whatever their version; one that was not committed hid what was
+    let mut c = Cluster::new(3, 2);
+    c.run(3 * SECOND);
+    for n in 1..5 {
+        c.write_till_done(n, n as u16, 1, n);
+    }
+    c.store(1).is_slow = true;
+    c.write(0, 10, 2, 1, 99); // everywhere but there
+    c.run(TENTH);
+    c.change(|_| {}); // and again in the next epoch, so that it lies below
+    c.stalled.extend([(0, 1), (0, 2)]);
+    c.step();
+    c.stalled.remove(&(0, 2));
+    c.lose_page(0, 0);
+    c.read(0, 11, 2);
+    c.run(TENTH);
+    let seen = c.replies.get(&(11, 0)).and_then(|r| r.1.as_ref()).map(|p| p[0]);
+    assert!(!c.was_read(11) || seen == Some(2), "{seen:?}");
+    c.stalled.clear();
+    c.store(1).is_slow = false;
+    c.run(SECOND);
+    assert!(c.is_done(10));
+    assert_eq!([c.value(20, 1), c.value(21, 2), c.value(22, 3), c.value(23, 4)], [1, 99, 3, 4]);
+    c.settle();
+}
+
+#[test]
+fn a_joiner_whose_page_is_lost_is_given_the_object_whole() {
+    // R26: an unreadable page is not an empty one: where the primary has nothing, it looked as if nothing differed
+    let mut c = Cluster::new(3, 2);
+    c.run(3 * SECOND);
+    c.write_till_done(1, 0, 4, 1);
+    c.crash(2, 9);
+    c.run_until("it is removed", 5 * SECOND, |c| c.state.in_sync.len() == 2);
+    c.discard(0, 2, 0, 4);
+    c.run(SECOND);
+    c.write_till_done(3, 8, 1, 3);
+    c.run(SECOND);
+    c.start(2);
+    c.lose_page(2, 0);
+    c.run(TENTH);
+    c.join(2);
+    c.run_until("it is promoted", 5 * SECOND, |c| c.state.in_sync.len() == 3);
+    assert!(!c.store(2).has_lost_page(GROUP, OBJECT));
+    c.settle();
+}

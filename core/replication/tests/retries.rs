@@ -1,0 +1,185 @@
+//! Requests that come again: once done they are not done again, and none of an older life is done late (R21, R22).
+mod support;
+use sarsen_types::*;
+use sarsen_wire::client::{ClientResult, Refusal};
+use support::{Cluster, slice};
+
+const SECOND: Duration = Duration::from_secs(1);
+const TENTH: Duration = Duration::from_millis(100);
+
+#[test]
+fn a_request_of_an_old_connection_after_failover_and_back_is_not_done_again() {
+    let mut c = Cluster::new(3, 2);
+    c.run(3 * SECOND);
+    c.take_over(1, true);
+    c.write_till_done(1, 0, 1, 1); // sent to the first, lost, answered by the second
+    c.answered_below = 2;
+    c.write_till_done(2, 0, 1, 2);
+    c.take_over(0, true);
+    c.run(SECOND);
+    c.answered_below = 0;
+    c.write(0, 1, 0, 1, 1); // the first sending arrives at last
+    c.run(TENTH);
+    assert!(matches!(c.reply(1), Some(ClientResult::BelowMark | ClientResult::Done)), "{:?}", c.reply(1));
+    assert_eq!(c.value(3, 0), 2);
+    c.settle();
+}
+
+#[test]
+fn a_retry_is_answered_from_the_record_that_a_joiner_was_given() {
+    let mut c = Cluster::new(3, 1);
+    c.run(3 * SECOND);
+    c.crash(2, 9);
+    c.run_until("it is removed", 5 * SECOND, |c| !c.state.is_in_sync(slice(2)));
+    c.write_till_done(1, 0, 1, 1); // its answer does not reach the client
+    c.write_till_done(2, 0, 1, 2);
+    c.start(2);
+    c.run(TENTH);
+    c.join(2);
+    c.run_until("it is promoted", 5 * SECOND, |c| c.state.is_in_sync(slice(2)));
+    c.crash(0, 0);
+    c.crash(1, 0);
+    c.take_over(2, false);
+    c.remove(1);
+    c.write_till_done(1, 0, 1, 1);
+    assert_eq!(c.value(3, 0), 2);
+    assert!(c.count(|n| n.answered_from_record) > 0);
+    c.settle();
+}
+
+#[test]
+fn a_retry_after_a_power_cut_that_tore_the_only_copys_data_is_done_anew() {
+    let mut c = Cluster::new(1, 1);
+    c.run(3 * SECOND);
+    c.write_till_done(1, 0, 2, 1);
+    c.store(0).is_slow = true;
+    c.write(0, 2, 0, 2, 2);
+    c.step();
+    c.crash_torn(0, 1, &[0, 1]); // the record stands, the data do not
+    c.start(0);
+    assert_eq!((c.value(3, 0), c.value(4, 1)), (1, 1));
+    c.write_till_done(2, 0, 2, 2);
+    assert_eq!((c.value(5, 0), c.value(6, 1)), (2, 2));
+}
+
+#[test]
+fn a_session_greeting_known_to_the_primary_alone_is_known_to_whoever_leads_next() {
+    // metadata gave the session out before it greeted, and whoever is named later knows them
+    let mut c = Cluster::new(3, 2);
+    c.run(3 * SECOND);
+    c.write_till_done(1, 0, 1, 1);
+    let old = c.attachment;
+    c.deaf.extend([1, 2]);
+    c.attachment.session = SessionId(2);
+    c.revision += 1;
+    c.run(TENTH);
+    c.greet(0, 2);
+    assert!(c.is_done(2));
+    c.crash(0, 0);
+    c.deaf.clear();
+    let new = std::mem::replace(&mut c.attachment, old);
+    c.attachment = new;
+    c.run_until("another leads", 5 * SECOND, |c| c.lead() != 0);
+    c.run(3 * SECOND);
+    c.attachment = old;
+    let lead = c.lead();
+    c.write(lead, 3, 0, 1, 9); // of the life before, late
+    c.attachment = new;
+    c.run(TENTH);
+    assert_eq!(c.reply(3), Some(&ClientResult::Refused(Refusal::OldSession)));
+    assert_eq!(c.value(4, 0), 1);
+    c.settle();
+}
+
+#[test]
+fn a_greeting_of_a_session_that_metadata_do_not_know_is_told_to_come_again_and_refuses_nobody() {
+    // it was believed: one greeting with a number of its own choice shut everybody else out
+    let mut c = Cluster::new(3, 2);
+    c.run(3 * SECOND);
+    let known = c.attachment;
+    c.attachment.session = SessionId(u64::MAX);
+    let view = c.revision; // metadata say nothing new
+    c.greet(0, 1);
+    c.attachment = known;
+    assert_eq!(view, c.revision);
+    assert!(matches!(c.reply(1), Some(ClientResult::Retry { .. })), "{:?}", c.reply(1));
+    c.write(0, 2, 0, 1, 2);
+    c.run(TENTH);
+    assert!(c.is_done(2), "{:?}", c.reply(2));
+    c.settle();
+}
+
+#[test]
+fn an_older_session_is_refused_at_its_greeting() {
+    let mut c = Cluster::new(3, 2);
+    c.run(3 * SECOND);
+    let old = c.attachment;
+    c.attachment.session = SessionId(2);
+    c.revision += 1;
+    c.run(TENTH);
+    let new = std::mem::replace(&mut c.attachment, old);
+    c.greet(0, 1);
+    assert_eq!(c.reply(1), Some(&ClientResult::Refused(Refusal::OldSession)));
+    c.attachment = new;
+    c.settle();
+}
+
+#[test]
+fn a_new_session_sees_nothing_before_the_ordered_writes_of_the_old_one_are_committed() {
+    // R22: else a block it has read changes with nobody writing
+    let mut c = Cluster::new(3, 2);
+    c.run(3 * SECOND);
+    c.write_till_done(1, 0, 1, 1);
+    c.store(2).is_slow = true;
+    c.write(0, 2, 0, 1, 2); // ordered, and its driver dies
+    c.run(TENTH);
+    c.attachment.session = SessionId(2);
+    c.revision += 1;
+    c.run(TENTH);
+    c.greet(0, 1);
+    assert!(c.is_done(1));
+    c.read(0, 3, 0);
+    c.run(SECOND);
+    assert_eq!(c.reply(3), None);
+    c.store(2).is_slow = false;
+    c.run(TENTH);
+    assert!(c.was_read(3));
+    assert_eq!(c.value(4, 0), 2);
+    c.settle();
+}
+
+#[test]
+fn a_part_write_of_an_old_session_that_is_being_merged_is_not_done_after_the_new_one_greeted() {
+    let mut c = Cluster::new(3, 2);
+    c.run(3 * SECOND);
+    c.write_till_done(1, 0, 1, 1);
+    c.store(0).holds_merges = true;
+    c.write_part(0, 2, 100, 9);
+    c.attachment.session = SessionId(2);
+    c.revision += 1;
+    c.run(TENTH);
+    c.greet(0, 1);
+    assert!(c.is_done(1));
+    c.finish_merges(0);
+    c.run(TENTH);
+    assert_eq!(c.value(4, 0), 1);
+    c.settle();
+}
+
+#[test]
+fn whoever_asks_again_and_again_for_one_write_is_remembered_a_few_times() {
+    let mut c = Cluster::new(3, 2);
+    c.run(3 * SECOND);
+    c.store(1).is_slow = true;
+    for _ in 0..300 {
+        c.write(0, 1, 0, 1, 1);
+        c.next_conn += 1;
+    }
+    c.step();
+    let sarsen_replication::group::Role::Primary(p) = &c.group(0).role else { panic!("it leads") };
+    assert!(p.pending.len() == 1 && p.pending[0].askers.len() <= 4, "{}", p.pending[0].askers.len());
+    c.store(1).is_slow = false;
+    c.step();
+    assert!(c.is_done(1));
+    c.settle();
+}
