@@ -53,6 +53,12 @@ pub struct Spell {
 }
 
 impl Spell {
+    /// Fails unless every write was answered, and none with an error.
+    pub fn expect_clean(&self) -> &Spell {
+        assert_eq!((self.errors, self.pending), (0, 0), "errors, and writes without an answer");
+        self
+    }
+
     /// The longest stall of requests that were under way between two moments.
     pub fn longest_between(&self, from: Instant, to: Instant) -> Duration {
         let felt = self.stalls.iter().filter(|s| s.since <= to && s.since + s.lasted >= from);
@@ -92,8 +98,33 @@ impl Checker {
         Checker { socket: socket.to_owned(), name: name.to_owned(), seed, writers, depth }
     }
 
+    /// Writes while `work` runs, however that ends, and gives what both came to.
+    pub fn beside<T>(&mut self, work: impl FnOnce() -> T) -> (Spell, T) {
+        /// A panic of the work must not leave writers that nobody stops.
+        struct Stops<'a>(&'a AtomicBool);
+        impl Drop for Stops<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let writing = scope.spawn(|| self.write(&stop));
+            let stops = Stops(&stop);
+            let done = work();
+            drop(stops);
+            let spell = writing.join().expect("writers do not panic").expect("writers connect");
+            (spell, done)
+        })
+    }
+
+    /// Writes for some time.
+    pub fn write_for(&mut self, time: Duration) -> Spell {
+        self.beside(|| std::thread::sleep(time)).0
+    }
+
     /// Writes until `stop` or the connections end. Which answers came is remembered.
-    pub fn write(&mut self, stop: &AtomicBool) -> Result<Spell> {
+    fn write(&mut self, stop: &AtomicBool) -> Result<Spell> {
         let (socket, name, seed, depth) = (&self.socket, &self.name, self.seed, self.depth);
         let spells = std::thread::scope(|scope| {
             let threads: Vec<_> = self

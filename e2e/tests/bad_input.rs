@@ -11,7 +11,6 @@ use std::net::TcpStream;
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -144,7 +143,7 @@ fn drives_that_are_not_what_they_should_be_are_refused_and_it_is_said_what_they_
 fn a_cluster_that_starts_without_one_of_its_drives_serves_what_was_answered() {
     let mut dev = Dev::start(&["--drive-size", "1GiB", "--volume", "v:64MiB"]).unwrap();
     let mut checker = Checker::new(&dev.socket("v"), "v", 64 << 20, 2, 4, 9);
-    write_for(&mut checker, Duration::from_secs(3));
+    checker.write_for(Duration::from_secs(3)).expect_clean();
     dev.stop().unwrap();
     make_ext4(&dev.drive(2));
     // Copies that are not heard from since the start are given `settle` (R27).
@@ -153,20 +152,8 @@ fn a_cluster_that_starts_without_one_of_its_drives_serves_what_was_answered() {
     let (health, reasons) = dev.health().unwrap();
     assert_eq!(health, "degraded", "{reasons}");
     checker.verify().unwrap();
-    write_for(&mut checker, Duration::from_secs(1));
+    checker.write_for(Duration::from_secs(1)).expect_clean();
     checker.verify().unwrap();
-}
-
-fn write_for(checker: &mut Checker, time: Duration) {
-    let stop = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let writing = scope.spawn(|| checker.write(&stop));
-        thread::sleep(time);
-        stop.store(true, Ordering::Relaxed);
-        let spell = writing.join().unwrap().unwrap();
-        assert_eq!((spell.errors, spell.pending), (0, 0));
-        assert!(spell.answered > 50, "only {} writes were answered", spell.answered);
-    });
 }
 
 #[test]
@@ -246,50 +233,47 @@ fn garbage_on_every_port_harms_nobody() {
         sockets
             .extend(inside.map(|e| e.unwrap().path()).filter(|p| p.extension().is_some_and(|e| e == "sock")));
     }
-    let stop = AtomicBool::new(false);
     let mut checker = Checker::new(&dev.socket("v"), "v", 64 << 20, 2, 4, 6);
     // A node that has just started leads nothing for GRACE (R2): garbage is to be felt, not that.
-    write_for(&mut checker, Duration::from_secs(3));
+    checker.write_for(Duration::from_secs(3)).expect_clean();
     let mut random = SmallRng::seed_from_u64(7);
-    thread::scope(|scope| {
-        let writing = scope.spawn(|| checker.write(&stop));
+    let (spell, rounds) = checker.beside(|| {
         let mut kept: Vec<Box<dyn Read>> = Vec::new();
         let until = Instant::now() + Duration::from_secs(6);
         let mut rounds = 0;
         while Instant::now() < until {
-            let round = rounds;
-            rounds += 1;
+            let mut keep = |stream: Box<dyn Read>| {
+                if rounds % 4 == 0 && kept.len() < KEPT_MAX {
+                    kept.push(stream);
+                }
+            };
+            // They may close at any time; that is what they should do.
             for port in &ports {
                 let Ok(mut stream) = TcpStream::connect(("127.0.0.1", *port)) else { continue };
-                // It may close at any time; that is what it should do.
                 let _ = stream.set_write_timeout(Some(Duration::from_millis(200)));
                 let _ = stream.write_all(&garbage(&mut random));
-                if round % 4 == 0 && kept.len() < KEPT_MAX {
-                    kept.push(Box::new(stream));
-                }
+                keep(Box::new(stream));
             }
             for socket in &sockets {
                 let Ok(mut stream) = UnixStream::connect(socket) else { continue };
                 let _ = stream.set_write_timeout(Some(Duration::from_millis(200)));
                 let _ = stream.write_all(&garbage(&mut random));
-                if round % 4 == 0 && kept.len() < KEPT_MAX {
-                    kept.push(Box::new(stream));
-                }
+                keep(Box::new(stream));
             }
+            rounds += 1;
         }
         drop(kept);
         thread::sleep(Duration::from_secs(1));
-        stop.store(true, Ordering::Relaxed);
-        let spell = writing.join().unwrap().unwrap();
-        println!(
-            "{} writes beside {rounds} rounds of garbage, longest stall {:.3} s",
-            spell.answered,
-            spell.longest.as_secs_f32()
-        );
-        assert_eq!((spell.errors, spell.pending), (0, 0));
-        assert!(rounds > 10 && spell.answered > 50, "{rounds} rounds, {} writes", spell.answered);
-        assert!(spell.longest < Duration::from_secs(2), "garbage held others up for {:?}", spell.longest);
+        rounds
     });
+    println!(
+        "{} writes beside {rounds} rounds of garbage, longest stall {:.3} s",
+        spell.answered,
+        spell.longest.as_secs_f32()
+    );
+    spell.expect_clean();
+    assert!(rounds > 10 && spell.answered > 50, "{rounds} rounds, {} writes", spell.answered);
+    assert!(spell.longest < Duration::from_secs(2), "garbage held others up for {:?}", spell.longest);
     checker.verify().unwrap();
     assert_eq!(dev.health().unwrap().0, "ok");
     let now = dev.pids();

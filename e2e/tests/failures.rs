@@ -1,24 +1,15 @@
 //! Nodes die, one after the other or all at once, under writers whose every answer is remembered.
-use sarsen_e2e::checker::{Checker, Spell};
+use sarsen_e2e::checker::Checker;
 use sarsen_e2e::dev::Dev;
 use sarsen_e2e::fio;
 use sarsen_e2e::program::{is_long, wait_until};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// What a write may wait for one dead node, and what one may wait on a machine whose two cores also run the test.
 const STALL_MAX: Duration = Duration::from_secs(if cfg!(debug_assertions) { 10 } else { 6 });
-
-fn write_for(checker: &mut Checker, time: Duration) -> Spell {
-    let stop = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let writing = scope.spawn(|| checker.write(&stop));
-        thread::sleep(time);
-        stop.store(true, Ordering::Relaxed);
-        writing.join().unwrap().unwrap()
-    })
-}
 
 /// Kills each node in turn, starts it again, waits for its recovery. When each was killed.
 fn kill_each_node(dev: &Dev) -> Vec<Instant> {
@@ -43,53 +34,55 @@ fn kill_each_node(dev: &Dev) -> Vec<Instant> {
 fn no_write_fails_while_each_node_in_turn_is_killed_and_recovers() {
     let dev = Dev::start(&["--volume", "fio:512MiB", "--volume", "checked:64MiB"]).unwrap();
     dev.wait_ok().unwrap();
-    let stop = AtomicBool::new(false);
     let mut checker = Checker::new(&dev.socket("checked"), "checked", 64 << 20, 4, 4, 1);
     let url = dev.url("fio");
-    thread::scope(|scope| {
-        let checked = scope.spawn(|| checker.write(&stop));
-        let fio = scope.spawn(|| {
-            let mut loops = 0;
-            let mut longest = Duration::ZERO;
-            let mut ios = 0;
-            while !stop.load(Ordering::Relaxed) || loops == 0 {
-                let args = [
-                    "--ioengine=nbd",
-                    &format!("--uri={url}"),
-                    "--rw=randwrite",
-                    "--bs=4k",
-                    "--size=512m",
-                    "--io_size=64m",
-                    "--iodepth=16",
-                    "--verify=crc32c",
-                    "--verify_fatal=1",
-                    "--do_verify=1",
-                    "--verify_state_save=0",
-                    &format!("--randseed={}", loops + 1),
-                ];
-                let args: Vec<String> = args.iter().map(|a| (*a).to_owned()).collect();
-                let measured = fio::run(&args, Duration::from_secs(600)).expect("fio sees no error");
-                longest = longest.max(measured.longest);
-                ios += measured.ios;
-                loops += 1;
-            }
-            (ios, longest)
-        });
-        let killed = kill_each_node(&dev);
-        stop.store(true, Ordering::Relaxed);
-        let (ios, longest) = fio.join().expect("fio ran to its end");
-        let spell = checked.join().unwrap().unwrap();
-        for (node, at) in killed.iter().enumerate() {
-            let felt = spell.longest_between(*at, *at + Duration::from_secs(4));
-            println!("node {}: its death was felt for {:.2} s", node + 1, felt.as_secs_f32());
-        }
-        println!("fio: {ios} I/Os, longest stall {:.2} s", longest.as_secs_f32());
-        println!("checker: {} writes, longest stall {:.2} s", spell.answered, spell.longest.as_secs_f32());
-        assert_eq!(spell.errors, 0);
-        assert!(spell.answered > 100);
-        assert!(longest.max(spell.longest) < STALL_MAX, "a write waited longer than {STALL_MAX:?}");
+    let is_over = AtomicBool::new(false);
+    let (spell, (killed, fio)) = checker.beside(|| {
+        thread::scope(|scope| {
+            let fio = scope.spawn(|| fio_until(&url, &is_over));
+            let killed = catch_unwind(AssertUnwindSafe(|| kill_each_node(&dev)));
+            is_over.store(true, Ordering::Relaxed);
+            let fio = fio.join().expect("fio ran to its end");
+            (killed.unwrap_or_else(|why| resume_unwind(why)), fio)
+        })
     });
+    for (node, at) in killed.iter().enumerate() {
+        let felt = spell.longest_between(*at, *at + Duration::from_secs(4));
+        println!("node {}: its death was felt for {:.2} s", node + 1, felt.as_secs_f32());
+    }
+    println!("fio: {} I/Os, longest stall {:.2} s", fio.0, fio.1.as_secs_f32());
+    println!("checker: {} writes, longest stall {:.2} s", spell.answered, spell.longest.as_secs_f32());
+    spell.expect_clean();
+    assert!(spell.answered > 100);
+    assert!(fio.1.max(spell.longest) < STALL_MAX, "a write waited longer than {STALL_MAX:?}");
     checker.verify().unwrap();
+}
+
+/// Writes at random and verifies, again and again; I/Os and the longest wait.
+fn fio_until(url: &str, is_over: &AtomicBool) -> (u64, Duration) {
+    let (mut loops, mut ios, mut longest) = (0, 0, Duration::ZERO);
+    while !is_over.load(Ordering::Relaxed) || loops == 0 {
+        loops += 1;
+        let args = [
+            "--ioengine=nbd",
+            &format!("--uri={url}"),
+            "--rw=randwrite",
+            "--bs=4k",
+            "--size=512m",
+            "--io_size=64m",
+            "--iodepth=16",
+            "--verify=crc32c",
+            "--verify_fatal=1",
+            "--do_verify=1",
+            "--verify_state_save=0",
+            &format!("--randseed={loops}"),
+        ];
+        let args: Vec<String> = args.iter().map(|a| (*a).to_owned()).collect();
+        let measured = fio::run(&args, Duration::from_secs(600)).expect("fio sees no error");
+        longest = longest.max(measured.longest);
+        ios += measured.ios;
+    }
+    (ios, longest)
 }
 
 #[test]
@@ -97,15 +90,14 @@ fn every_answered_write_is_there_after_everything_was_killed() {
     let rounds = if is_long() { 50 } else { 10 };
     let mut dev = Dev::start(&["--volume", "v:64MiB"]).unwrap();
     let mut checker = Checker::new(&dev.socket("v"), "v", 64 << 20, 4, 8, 2);
+    // A node that has just started leads nothing for GRACE (R2).
+    checker.write_for(Duration::from_secs(2)).expect_clean();
     let mut answered = 0;
     for round in 1..=rounds {
-        let stop = AtomicBool::new(false);
-        let spell = thread::scope(|scope| {
-            let writing = scope.spawn(|| checker.write(&stop));
+        let (spell, ()) = checker.beside(|| {
             // Not always at the same place of a checkpoint or a heartbeat.
             thread::sleep(Duration::from_millis(700 + 173 * (round % 7)));
             dev.kill_everything();
-            writing.join().unwrap().unwrap()
         });
         let took = dev.resume().unwrap();
         answered += spell.answered;
@@ -125,11 +117,9 @@ fn every_answered_write_is_there_after_everything_was_killed() {
 fn a_planned_stop_is_hardly_felt() {
     let dev = Dev::start(&["--volume", "v:64MiB"]).unwrap();
     dev.wait_ok().unwrap();
-    let stop = AtomicBool::new(false);
     let mut checker = Checker::new(&dev.socket("v"), "v", 64 << 20, 2, 4, 3);
     let mut steps = Vec::new();
-    let spell = thread::scope(|scope| {
-        let writing = scope.spawn(|| checker.write(&stop));
+    let (spell, ()) = checker.beside(|| {
         // A node that has just started leads nothing for GRACE (R2): that is the start's, not the stop's.
         thread::sleep(Duration::from_secs(3));
         for node in dev.show().unwrap().nodes {
@@ -146,15 +136,13 @@ fn a_planned_stop_is_hardly_felt() {
             thread::sleep(Duration::from_secs(2));
         }
         steps.push(("nothing".to_owned(), Instant::now()));
-        stop.store(true, Ordering::Relaxed);
-        writing.join().unwrap().unwrap()
     });
     for step in steps.windows(2) {
         let felt = spell.longest_between(step[0].1, step[1].1);
         println!("{}: longest stall {:.3} s", step[0].0, felt.as_secs_f32());
     }
     println!("{} writes", spell.answered);
-    assert_eq!(spell.errors, 0);
+    spell.expect_clean();
     // The rule is 200 ms in the simulator's clock; here two cores also start processes.
     let after = steps[0].1;
     let felt = spell.longest_between(after, after + Duration::from_secs(600));
@@ -165,10 +153,8 @@ fn a_planned_stop_is_hardly_felt() {
 #[test]
 fn io_waits_while_every_node_is_dead_and_then_goes_on() {
     let dev = Dev::start(&["--volume", "v:64MiB"]).unwrap();
-    let stop = AtomicBool::new(false);
     let mut checker = Checker::new(&dev.socket("v"), "v", 64 << 20, 2, 2, 4);
-    let spell = thread::scope(|scope| {
-        let writing = scope.spawn(|| checker.write(&stop));
+    let (spell, ()) = checker.beside(|| {
         thread::sleep(Duration::from_secs(1));
         let nodes = dev.show().unwrap().nodes;
         for node in &nodes {
@@ -180,10 +166,8 @@ fn io_waits_while_every_node_is_dead_and_then_goes_on() {
         }
         dev.wait_ok().unwrap();
         thread::sleep(Duration::from_secs(1));
-        stop.store(true, Ordering::Relaxed);
-        writing.join().unwrap().unwrap()
     });
-    assert_eq!((spell.errors, spell.pending), (0, 0));
+    spell.expect_clean();
     assert!(spell.longest > Duration::from_secs(2), "nothing waited: {:?}", spell.longest);
     checker.verify().unwrap();
 }
@@ -194,7 +178,6 @@ fn a_failed_copy_is_replaced_on_a_fourth_node_after_down_out() {
     let dev = Dev::start(&["--nodes", "4", "--lease", "clock", "--volume", "v:64MiB"]).unwrap();
     dev.wait_ok().unwrap();
     dev.sarsen(&["setting", "set", "--down-out", "4s"], None).unwrap();
-    let stop = AtomicBool::new(false);
     let mut checker = Checker::new(&dev.socket("v"), "v", 64 << 20, 2, 4, 5);
     let copies_on = |node: u64| {
         let drives = dev.json(&["drive", "list"]).unwrap();
@@ -208,8 +191,7 @@ fn a_failed_copy_is_replaced_on_a_fourth_node_after_down_out() {
     };
     let held = copies_on(2);
     assert!(held > 0, "node 2 holds nothing");
-    let spell = thread::scope(|scope| {
-        let writing = scope.spawn(|| checker.write(&stop));
+    let (spell, ()) = checker.beside(|| {
         thread::sleep(Duration::from_secs(2));
         dev.kill_node(2).unwrap();
         let took = wait_until("every group has three copies without node 2", Duration::from_secs(90), || {
@@ -217,18 +199,16 @@ fn a_failed_copy_is_replaced_on_a_fourth_node_after_down_out() {
             Ok(status["groups_whole"] == status["groups"] && copies_on(2) == 0)
         });
         println!("{held} copies were replaced within {:.1} s", took.unwrap().as_secs_f32());
-        stop.store(true, Ordering::Relaxed);
-        writing.join().unwrap().unwrap()
     });
     println!("{} writes, longest stall {:.2} s", spell.answered, spell.longest.as_secs_f32());
-    assert_eq!((spell.errors, spell.pending), (0, 0));
+    spell.expect_clean();
     let (health, reasons) = dev.health().unwrap();
     assert_eq!(health, "degraded", "node 2 is still away: {reasons}");
     // The new copies carry the data: another node goes, in order, and all is read and written without it. That leaves one
     // voter of three, so no metadata can change; nothing of it is needed.
     dev.stop_node(1).unwrap();
     checker.verify().unwrap();
-    write_for(&mut checker, Duration::from_secs(1));
+    checker.write_for(Duration::from_secs(1)).expect_clean();
     dev.start_node(1).unwrap();
     dev.start_node(2).unwrap();
     dev.wait_ok().unwrap();

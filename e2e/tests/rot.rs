@@ -9,8 +9,6 @@ use serde_json::Value;
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::Duration;
 
 const BLOCK: u64 = 4096;
@@ -83,19 +81,8 @@ fn written() -> (Dev, Checker) {
     let dev = Dev::start(&["--drive-size", "2GiB", "--volume", "v:64MiB"]).unwrap();
     dev.wait_ok().unwrap();
     let mut checker = Checker::new(&dev.socket("v"), "v", 64 << 20, 4, 8, 8);
-    write_for(&mut checker, Duration::from_secs(4));
+    checker.write_for(Duration::from_secs(4)).expect_clean();
     (dev, checker)
-}
-
-fn write_for(checker: &mut Checker, time: Duration) {
-    let stop = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let writing = scope.spawn(|| checker.write(&stop));
-        thread::sleep(time);
-        stop.store(true, Ordering::Relaxed);
-        let spell = writing.join().unwrap().unwrap();
-        assert_eq!((spell.errors, spell.pending), (0, 0));
-    });
 }
 
 /// Rot in node 2's drive while it is stopped; then everything must be as it was, whichever node is asked.
@@ -114,7 +101,7 @@ fn rot_while_stopped(what: &str, choose: impl FnOnce(&Path, &Layout, &mut SmallR
         if came.is_ok() { "came back" } else { "was refused" }
     );
     checker.verify().unwrap();
-    write_for(&mut checker, Duration::from_secs(2));
+    checker.write_for(Duration::from_secs(2)).expect_clean();
     dev.wait_ok().unwrap();
     // Now the others step aside: what node 2 holds must carry each group once it leads.
     for other in [1, 3] {
@@ -168,7 +155,7 @@ fn rotten_data_under_running_nodes_is_never_served() {
         flip(&drive, &offsets, &mut random);
         checker.verify().unwrap();
     }
-    write_for(&mut checker, Duration::from_secs(2));
+    checker.write_for(Duration::from_secs(2)).expect_clean();
     checker.verify().unwrap();
     dev.wait_ok().unwrap();
     wait_until("the operator is told", Duration::from_secs(15), || Ok(!told(&dev).is_empty())).unwrap();
@@ -195,13 +182,13 @@ fn rot_elsewhere_under_running_nodes_is_met_when_they_start_again() {
     let leaves: Vec<u64> = layouts[2].map_pages().into_iter().step_by(5).collect();
     flip(&dev.drive(3), &leaves, &mut random);
     checker.verify().unwrap();
-    write_for(&mut checker, Duration::from_secs(2));
+    checker.write_for(Duration::from_secs(2)).expect_clean();
     checker.verify().unwrap();
     for node in 1..=3 {
         dev.kill_node(node).unwrap();
         checker.verify().unwrap();
         dev.start_node(node).unwrap();
-        write_for(&mut checker, Duration::from_secs(1));
+        checker.write_for(Duration::from_secs(1)).expect_clean();
         checker.verify().unwrap();
         dev.wait_ok().unwrap();
     }
