@@ -5,7 +5,18 @@ use sarsen_types::BLOCK_SIZE;
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
 
-type Block = Box<[u8; BLOCK_SIZE]>;
+/// A block without the zeroes at its end, so that a terabyte of map fits into memory.
+type Block = Box<[u8]>;
+
+fn trimmed(data: &[u8]) -> Block {
+    let end = data.iter().rposition(|b| *b != 0).map_or(0, |at| at + 1);
+    data[..end].into()
+}
+
+fn spread(block: &[u8], into: &mut [u8]) {
+    into[..block.len()].copy_from_slice(block);
+    into[block.len()..].fill(0);
+}
 
 /// What is on the platter: sparse, in blocks. Cloning it makes an image to roll back to.
 #[derive(Clone, Debug, Default)]
@@ -14,13 +25,12 @@ pub struct Image(BTreeMap<u64, Block>);
 impl Image {
     fn read(&self, block: u64, into: &mut [u8]) {
         match self.0.get(&block) {
-            Some(data) => into.copy_from_slice(&data[..]),
+            Some(data) => spread(data, into),
             None => into.fill(0),
         }
     }
     fn write(&mut self, block: u64, data: &[u8]) {
-        let entry = self.0.entry(block).or_insert_with(|| Box::new([0; BLOCK_SIZE]));
-        entry.copy_from_slice(data);
+        self.0.insert(block, trimmed(data));
     }
     /// Blocks that were ever written.
     pub fn blocks(&self) -> impl Iterator<Item = u64> {
@@ -28,13 +38,20 @@ impl Image {
     }
     /// Flips a bit of a block.
     pub fn rot(&mut self, block: u64, bit: u32) {
-        if let Some(data) = self.0.get_mut(&block) {
+        if self.0.contains_key(&block) {
+            let mut data = [0; BLOCK_SIZE];
+            self.read(block, &mut data);
             data[bit as usize / 8 % BLOCK_SIZE] ^= 1 << (bit % 8);
+            self.write(block, &data);
         }
     }
     /// The bytes of a block.
-    pub fn block(&self, block: u64) -> Option<&[u8]> {
-        self.0.get(&block).map(|b| &b[..])
+    pub fn block(&self, block: u64) -> Option<Vec<u8>> {
+        self.0.contains_key(&block).then(|| {
+            let mut data = vec![0; BLOCK_SIZE];
+            self.read(block, &mut data);
+            data
+        })
     }
 }
 
@@ -121,8 +138,7 @@ impl MemDisk {
                 if result.is_ok() {
                     let blocks = bufs.iter().flat_map(|b| b.chunks_exact(BLOCK_SIZE));
                     for (at, data) in blocks.enumerate() {
-                        let block = Box::new(<[u8; BLOCK_SIZE]>::try_from(data).expect("a block"));
-                        self.cache.push((first + at as u64, block));
+                        self.cache.push((first + at as u64, trimmed(data)));
                         self.written_bytes += BLOCK_SIZE as u64;
                     }
                     if self.is_durable {
@@ -143,15 +159,13 @@ impl MemDisk {
 
     fn see(&self, block: u64, into: &mut [u8]) {
         match self.cache.iter().rev().find(|c| c.0 == block) {
-            Some((_, data)) => into.copy_from_slice(&data[..]),
+            Some((_, data)) => spread(data, into),
             None => self.platter.read(block, into),
         }
     }
 
     fn sync(&mut self) {
-        for (block, data) in self.cache.drain(..) {
-            self.platter.write(block, &data[..]);
-        }
+        self.platter.0.extend(self.cache.drain(..));
     }
 
     /// Power loss. Each block written and not synced is kept, lost, or torn, as `fate` decides; operations that had not
@@ -162,20 +176,21 @@ impl MemDisk {
             if let Waiting::Write(_, offset, bufs) = op {
                 let blocks = bufs.iter().flat_map(|b| b.chunks_exact(BLOCK_SIZE));
                 for (at, data) in blocks.enumerate() {
-                    let block = Box::new(<[u8; BLOCK_SIZE]>::try_from(data).expect("a block"));
-                    unsynced.push((offset / BLOCK_SIZE as u64 + at as u64, block));
+                    unsynced.push((offset / BLOCK_SIZE as u64 + at as u64, trimmed(data)));
                 }
             }
         }
         for (block, data) in unsynced {
             match fate() {
-                Fate::Kept => self.platter.write(block, &data[..]),
+                Fate::Kept => drop(self.platter.0.insert(block, data)),
                 Fate::Lost => {}
                 Fate::Torn(at) => {
                     let mut mixed = [0; BLOCK_SIZE];
                     self.platter.read(block, &mut mixed);
                     let at = at % BLOCK_SIZE / 512 * 512;
-                    mixed[..at].copy_from_slice(&data[..at]);
+                    let mut new = [0; BLOCK_SIZE];
+                    spread(&data, &mut new);
+                    mixed[..at].copy_from_slice(&new[..at]);
                     self.platter.write(block, &mixed);
                 }
             }

@@ -207,7 +207,7 @@ impl Run {
 fn what_was_persisted_survives_any_crash() {
     let number =
         |name: &str, otherwise| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(otherwise);
-    let (first, seeds) = (number("SEED", 1u64), number("SEEDS", 60));
+    let (first, seeds) = (number("SEED", 1u64), number("SEEDS", 40));
     let mut checkpoints = 0;
     for seed in first..first + seeds {
         println!("seed {seed}");

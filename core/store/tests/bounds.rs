@@ -1,0 +1,68 @@
+//! Memory and what an open reads are bounded, however much is mapped (S4, S3).
+mod support;
+use support::*;
+
+/// 10, 100 and 1,000 GB of map: an object of 4 MiB each, found again after the restart. What an open reads beside the ring,
+/// which it always reads whole, stays a fraction of a thousandth of what is mapped.
+#[test]
+fn what_is_read_at_open_does_not_grow_with_the_map() {
+    const GB: u64 = 1_000_000_000;
+    let mut read = Vec::new();
+    for gigabytes in [10, 100, 1000] {
+        let mut bench = Bench::new(1_100 * GB, 256 << 20);
+        let objects = (gigabytes * GB / sarsen_types::CHUNK_SIZE) as u32;
+        for chunk in 0..objects {
+            bench.write(object(chunk), one(chunk as u16 % 1024), (chunk % 251) as u8 + 1);
+            if chunk % 512 == 511 {
+                bench.settle();
+            }
+        }
+        bench.checkpoint();
+        let mut bench = bench.restart();
+        let ring = bench.region().ring_blocks * 4096;
+        read.push(bench.opened.read_bytes - ring);
+        for chunk in [0, objects / 3, objects - 1] {
+            assert_eq!(bench.read(object(chunk), chunk as u16 % 1024), Ok((chunk % 251) as u8 + 1));
+        }
+        println!(
+            "{gigabytes} GB of map: {} bytes read at open beside a ring of {ring}",
+            read.last().unwrap()
+        );
+        assert_eq!(bench.opened.replayed, 0);
+    }
+    // two windows of the ring are read once more; the rest is slots of the table and facts of the bitmaps
+    assert!(read[2] < 3 << 20, "less than 3 MiB are read for 1,000 GB of map, not {}", read[2]);
+    assert!(read[2] - read[0] < 512 << 10, "less than 512 KiB more than for 10 GB: {read:?}");
+}
+
+/// Random writes over many more objects than the memory holds pages or entries of.
+#[test]
+fn memory_stays_what_it_was_set_to() {
+    const MEMORY: usize = 4 << 20;
+    const OBJECTS: u64 = 600;
+    let mut bench = Bench::new(4 << 30, MEMORY);
+    let (mut state, mut most) = (1u64, 0);
+    let mut last = std::collections::BTreeMap::new();
+    for n in 0..60_000u64 {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        let (chunk, block) = ((state >> 33) % OBJECTS, (state >> 20) as u16 % 1024);
+        let content = (n % 255) as u8 + 1;
+        bench.write(object(chunk as u32), one(block), content);
+        last.insert((chunk, block), content);
+        if n % 64 == 0 {
+            bench.settle();
+            most = most.max(bench.store.memory());
+        }
+    }
+    bench.checkpoint();
+    for (at, ((chunk, block), content)) in last.iter().enumerate() {
+        if at % 37 == 0 {
+            assert_eq!(bench.read(object(*chunk as u32), *block), Ok(*content));
+        }
+    }
+    most = most.max(bench.store.memory());
+    println!("at most {most} bytes of memory, {MEMORY} were set");
+    // bitmaps come beside it: 32 MB a TB
+    assert!(most < MEMORY + (1 << 20), "{most} bytes of memory, {MEMORY} were set");
+    bench.audit();
+}
