@@ -24,7 +24,7 @@ impl<D: Disk> Store<D> {
         }
         self.pass();
         let mut named: BTreeMap<u64, &'static str> = BTreeMap::new();
-        let mut has_bad = false;
+        let mut has_bad = self.given_up > 0;
         for block in self.stream_pages.clone() {
             name(&mut named, block, "a page of the stream")?;
         }

@@ -448,6 +448,7 @@ impl<D: Disk> Store<D> {
         }
         w.u32(self.doomed.len() as u32);
         self.doomed.iter().for_each(|d| stream::put_twins(&mut w, &d.index));
+        w.u64(self.given_up);
         w
     }
 

@@ -231,6 +231,12 @@ fn slice<D: Disk>(disk: &mut D, identity: DriveIdentity, region: &SliceRegion) -
                     .problems
                     .push(format!("{} map pages are legible in one of their two places alone", map.ailing));
             }
+            if map.given_up > 0 {
+                found.problems.push(format!(
+                    "{} leaves were given up in its life: the blocks they named stay in use",
+                    map.given_up
+                ));
+            }
             walk(&mut io, region, &map, &mut found);
         }
         Err(why) => found.problems.push(why.to_string()),

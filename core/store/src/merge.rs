@@ -82,6 +82,8 @@ struct Outcome {
     dropped_pages: Vec<u64>,
     gone: Vec<Held>,
     left: BTreeMap<ObjectId, Stacks>,
+    /// Bad leaves that are named no more: what they named stays in use.
+    given_up: u64,
     wants: Vec<Want>,
 }
 
@@ -117,6 +119,7 @@ impl<D: Disk> Store<D> {
 
         // from here on nothing can hold it up
         let Outcome { mut lines, leaves, settled, displaced, dropped_pages, gone, mut left, .. } = outcome;
+        self.given_up += outcome.given_up;
         settled.iter().for_each(|b| self.space.settle(*b));
         dropped_pages.iter().chain(&old_page.clone().collect::<Vec<_>>()).for_each(|b| self.cache.forget(*b));
         self.displace(displaced.into_iter().chain(old_page));
@@ -213,6 +216,8 @@ impl<D: Disk> Store<D> {
                 let blocks = if line.is_sparse { 0..BLOCKS_PER_CHUNK } else { blocks_of(number) };
                 let places = blocks.filter_map(|b| leaf::entry(kind, payload, b).place.block());
                 out.displaced.extend(places);
+            } else {
+                out.given_up += 1;
             }
             out.displaced.push(pointer.block);
             out.dropped_pages.push(pointer.block);
@@ -246,7 +251,7 @@ impl<D: Disk> Store<D> {
             }
             match self.leaf(*pointer, kind, out) {
                 Some(payload) => entries.read(kind, number, payload),
-                None if is_told(&object.frozen.stacks, &before, number) => {}
+                None if is_told(&object.frozen.stacks, &before, number) => out.given_up += 1,
                 None => bad |= 1 << number,
             }
         }
@@ -353,6 +358,7 @@ impl<D: Disk> Store<D> {
         self.need_bitmaps(blocks.iter().copied())?;
         out.dropped_pages.iter().chain(&slot.page.at).for_each(|b| self.cache.forget(*b));
         self.displace(blocks);
+        self.given_up += out.given_up;
         if let Some(directory) = self.doomed.last_mut() {
             directory.slots.pop();
             directory.is_changed = true;

@@ -127,6 +127,7 @@ pub(crate) struct Root {
 pub(crate) struct Map {
     pub groups: Groups,
     pub doomed: Vec<Directory>,
+    pub given_up: u64,
     pub spans: Vec<Span>,
     pub stream_pages: Vec<u64>,
     pub ailing: u64,
@@ -138,7 +139,8 @@ impl<D: Disk> Store<D> {
         let mut io =
             Blocking { disk: &mut disk, pool: options.pool.clone(), offset: region.offset, read_bytes: 0 };
         let root = newest_root(&mut io, &region, &options)?;
-        let Map { mut groups, doomed, spans, stream_pages, ailing } = read_map(&mut io, &root, &region)?;
+        let Map { mut groups, doomed, given_up, spans, stream_pages, ailing } =
+            read_map(&mut io, &root, &region)?;
         let mut opened = Opened { ailing, ..Opened::default() };
         let mut space = Space::new(region.data_first(), region.blocks - 1, &spans);
         let replayed = replay(&mut io, &region, &options, root.head, &mut groups, &mut opened);
@@ -157,6 +159,7 @@ impl<D: Disk> Store<D> {
         let found = Found {
             groups,
             doomed: doomed.into_iter().chain(replayed.doomed).collect(),
+            given_up,
             space,
             head: replayed.head,
             tail_unit: root.head.unit,
@@ -223,6 +226,7 @@ pub(crate) fn read_map<D: Disk>(
     let mut map = Map {
         groups: Groups::new(),
         doomed: Vec::new(),
+        given_up: 0,
         spans: Vec::new(),
         stream_pages: Vec::new(),
         ailing: 0,
@@ -260,6 +264,7 @@ fn decode(stream: &[u8], map: &mut Map) -> Result<(), Malformed> {
     for _ in 0..r.count(4)? {
         map.doomed.push(Directory { index: get_twins(&mut r)?, ..Directory::default() });
     }
+    map.given_up = r.get_u64()?;
     map.spans = get_spans(&mut r)?;
     Ok(())
 }

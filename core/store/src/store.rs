@@ -79,6 +79,8 @@ pub struct Store<D: Disk> {
     pub(crate) groups: Groups,
     /// Tables of copies that were dropped, whose space is not free yet.
     pub(crate) doomed: Vec<Directory>,
+    /// Bad leaves that were given up: the blocks they named are not known, and stay in use.
+    pub(crate) given_up: u64,
     pub(crate) cache: Cache,
     pub(crate) loads: Loads,
     pub(crate) space: Space,
@@ -119,6 +121,7 @@ pub struct Store<D: Disk> {
 pub(crate) struct Found {
     pub groups: Groups,
     pub doomed: Vec<Directory>,
+    pub given_up: u64,
     pub space: Space,
     pub head: Head,
     pub tail_unit: u64,
@@ -144,6 +147,7 @@ impl<D: Disk> Store<D> {
             ring,
             groups: found.groups,
             doomed: found.doomed,
+            given_up: found.given_up,
             cache,
             loads: Loads::default(),
             space: found.space,
