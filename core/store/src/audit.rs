@@ -62,6 +62,10 @@ impl<D: Disk> Store<D> {
                 self.wait_all();
             }
         }
+        // what is set aside stays held, named or not
+        for block in &self.bad {
+            named.entry(*block).or_insert("a bad place");
+        }
         self.space.audit(&settled, &named, has_bad)
     }
 

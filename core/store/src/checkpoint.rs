@@ -330,7 +330,7 @@ impl<D: Disk> Store<D> {
     pub(crate) fn release_with_root(&mut self, gone: Vec<Held>) {
         let barrier = self.barrier_of_root();
         let blocks = gone.into_iter().filter_map(|h| h.place.block());
-        blocks.for_each(|b| self.space.release(b, barrier));
+        blocks.filter(|b| !self.bad.contains(b)).for_each(|b| self.space.release(b, barrier));
     }
 
     /// What was journaled since the cut counts as well: a recovery after it may be what covers an entry.

@@ -135,6 +135,18 @@ impl Group {
         gone
     }
 
+    /// Marks what a record wrote to bad places, so that the record may be applied once more (S9).
+    pub fn damage_at(&mut self, record: &Record, is_bad: &impl Fn(&u64) -> bool) {
+        let Some(id) = object_of(record) else { return };
+        let Some(object) = self.objects.get_mut(&id) else { return };
+        let stacks = object.over.stacks.values_mut().chain(object.frozen.stacks.values_mut());
+        for over in stacks.flat_map(|s| s.entries.iter_mut()) {
+            if over.held.place.block().is_some_and(|b| is_bad(&b)) {
+                over.held.place = over.held.place.damaged();
+            }
+        }
+    }
+
     /// Puts back what a checkpoint did not merge of an object, or forgets an object without changes.
     pub fn put_back(&mut self, id: ObjectId, left: crate::object::Stacks, gone: &mut Vec<Held>) {
         let Some(object) = self.objects.get_mut(&id) else { return };
@@ -162,6 +174,16 @@ pub fn layer_range(layer: LayerId) -> (ObjectId, ObjectId) {
 /// Whether a record takes tables away: it waits until no checkpoint is under way, whose cut still has them.
 pub fn is_structural(record: &Record) -> bool {
     matches!(record.body, Body::Assign { .. } | Body::DropGroup | Body::DropLayer { .. })
+}
+
+/// The object whose blocks a record changes.
+pub fn object_of(record: &Record) -> Option<ObjectId> {
+    match &record.body {
+        Body::Write(w) => Some(w.object),
+        Body::Recover(r) => Some(r.object),
+        Body::Repair { object, .. } => Some(*object),
+        _ => None,
+    }
 }
 
 /// The entries a record gives its blocks.

@@ -3,7 +3,7 @@ use crate::disk::{Completion, Disk, DiskError, OpId};
 use sarsen_buffer::Buf;
 use sarsen_types::BLOCK_SIZE;
 use smallvec::SmallVec;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A block without the zeroes at its end, so that a terabyte of map fits into memory.
 type Block = Box<[u8]>;
@@ -73,6 +73,8 @@ pub struct MemDisk {
     pub misdirect: Option<u64>,
     /// Every operation fails with this errno.
     pub errno: Option<i32>,
+    /// Writes that touch these blocks fail.
+    pub bad: BTreeSet<u64>,
     /// Bytes read so far.
     pub read_bytes: u64,
     /// Bytes written so far.
@@ -133,6 +135,9 @@ impl MemDisk {
                 }
                 (id, Some(buf))
             }
+            Waiting::Write(id, offset, bufs) if self.is_bad(offset, &bufs) => {
+                return self.done.push(Completion { id, buf: None, result: Err(DiskError::Io(libc::EIO)) });
+            }
             Waiting::Write(id, offset, bufs) => {
                 let first = offset / BLOCK_SIZE as u64 + self.misdirect.take().unwrap_or(0);
                 if result.is_ok() {
@@ -155,6 +160,12 @@ impl MemDisk {
             }
         };
         self.done.push(Completion { id, buf, result });
+    }
+
+    fn is_bad(&self, offset: u64, bufs: &[Buf]) -> bool {
+        let first = offset / BLOCK_SIZE as u64;
+        let blocks = bufs.iter().map(|b| b.len()).sum::<usize>() / BLOCK_SIZE;
+        self.bad.range(first..first + blocks as u64).next().is_some()
     }
 
     fn see(&self, block: u64, into: &mut [u8]) {

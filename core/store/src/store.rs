@@ -1,6 +1,6 @@
 //! The store of one slice: what is asked of it, and the turns in which it reaches the disk.
 use crate::cache::Cache;
-use crate::disk::{Completion, Disk, OpId};
+use crate::disk::{Completion, Disk, DiskError, OpId};
 use crate::events::{Event, Token};
 use crate::group::{Group, Groups, Left, is_structural};
 use crate::journal::{Draft, Head, Ring, UNITS_MAX};
@@ -18,6 +18,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// From this part of the ring on, in per cent, fewer and fewer journal blocks may be in flight (S13).
 const SLOW_PER_CENT: u64 = 75;
+/// Data writes of one opening that may fail and go elsewhere; more end the drive.
+const BAD_WRITES_MAX: usize = 256;
 
 /// What a store is opened with.
 #[derive(Clone)]
@@ -46,8 +48,10 @@ pub struct SpaceReport {
 /// An operation on the disk.
 #[derive(Debug)]
 pub(crate) enum Op {
-    /// Part of journal block `sequence`: the block itself, or data of its records.
+    /// Journal block `sequence`.
     Journal(u64),
+    /// Data of its records: from this block on, so many.
+    Data(u64, u64, u64),
     /// A flush that covers journal blocks up to this.
     Flush(u64),
     /// Part of a read.
@@ -64,10 +68,28 @@ pub(crate) enum Op {
 #[derive(Debug)]
 struct InFlight {
     sequence: u64,
-    /// Operations not completed.
+    /// Operations not completed, and records of which data went elsewhere (S9).
     left: u32,
-    tokens: SmallVec<[Token; 8]>,
+    items: SmallVec<[Item; 4]>,
     since: Instant,
+}
+
+/// A record to be made durable, with its data.
+#[derive(Debug)]
+struct Item {
+    who: Who,
+    record: Record,
+    payload: Option<Buf>,
+    places: SmallVec<[u64; 4]>,
+}
+
+/// Who waits for a record.
+#[derive(Clone, Copy, Debug)]
+enum Who {
+    /// Who asked.
+    Asked(Token),
+    /// The journal block of this sequence: the record is one of its, once more, with its data elsewhere (S9).
+    Block(u64),
 }
 
 /// See the module.
@@ -95,7 +117,9 @@ pub struct Store<D: Disk> {
     /// Highest sequence persisted (S7).
     pub(crate) durable: u64,
     flushing: bool,
-    queue: VecDeque<(Token, Record, Option<Buf>)>,
+    queue: VecDeque<Item>,
+    /// Blocks that a write failed on: set aside for the life of this opening (S9).
+    pub(crate) bad: BTreeSet<u64>,
     moved_floors: BTreeSet<GroupId>,
     /// Blocks changed since the last cut.
     pub(crate) changed_blocks: u64,
@@ -159,6 +183,7 @@ impl<D: Disk> Store<D> {
             durable,
             flushing: false,
             queue: VecDeque::new(),
+            bad: BTreeSet::new(),
             moved_floors: BTreeSet::new(),
             changed_blocks: 0,
             owed: [0; 2],
@@ -193,7 +218,7 @@ impl<D: Disk> Store<D> {
     /// `NoSpace`.
     pub fn persist(&mut self, token: Token, record: Record, payload: Option<Buf>) {
         debug_assert_eq!(payload.as_ref().map_or(0, |p| p.len()), record.data_blocks() as usize * BLOCK_SIZE);
-        self.queue.push_back((token, record, payload));
+        self.queue.push_back(Item { who: Who::Asked(token), record, payload, places: SmallVec::new() });
     }
 
     /// A version above the floor is committed: visible.
@@ -348,12 +373,8 @@ impl<D: Disk> Store<D> {
     fn completed_one(&mut self, done: Completion) {
         let Some(op) = self.ops.remove(&done.id) else { return };
         match (op, done.result) {
-            (Op::Journal(sequence), Ok(())) => {
-                let first = self.in_flight.front().map_or(sequence, |f| f.sequence);
-                if let Some(f) = self.in_flight.get_mut((sequence - first) as usize) {
-                    f.left -= 1;
-                }
-            }
+            (Op::Journal(sequence) | Op::Data(sequence, ..), Ok(())) => self.part_ended(sequence),
+            (Op::Data(sequence, first, count), Err(why)) => self.write_elsewhere(sequence, first, count, why),
             (Op::Flush(sequence), Ok(())) => {
                 self.flushing = false;
                 self.persisted(sequence);
@@ -400,10 +421,57 @@ impl<D: Disk> Store<D> {
 
     fn persisted(&mut self, sequence: u64) {
         self.durable = self.durable.max(sequence);
-        while let Some(f) = self.in_flight.front().filter(|f| f.sequence <= self.durable) {
-            self.ready.extend(f.tokens.iter().map(|t| Event::Persisted(*t)));
-            self.in_flight.pop_front();
+        while self.in_flight.front().is_some_and(|f| f.sequence <= self.durable) {
+            for item in self.in_flight.pop_front().iter().flat_map(|f| &f.items) {
+                if let Who::Asked(token) = item.who {
+                    self.ready.push(Event::Persisted(token));
+                }
+            }
         }
+    }
+
+    fn flying(&mut self, sequence: u64) -> Option<&mut InFlight> {
+        let first = self.in_flight.front()?.sequence;
+        self.in_flight.get_mut(sequence.checked_sub(first)? as usize)
+    }
+
+    /// A part of a journal block ended. With its last part the blocks that waited for its records have one part less.
+    fn part_ended(&mut self, sequence: u64) {
+        let Some(f) = self.flying(sequence) else { return };
+        f.left -= 1;
+        if f.left > 0 {
+            return;
+        }
+        let blocks = f.items.iter().filter_map(|i| if let Who::Block(b) = i.who { Some(b) } else { None });
+        for block in blocks.collect::<SmallVec<[u64; 4]>>() {
+            self.part_ended(block);
+        }
+    }
+
+    /// S9: a failed data write takes another place, and the bad one is set aside. The record is journaled once more; of two
+    /// with one version the later wins. The block it was in is not persisted before that is.
+    fn write_elsewhere(&mut self, sequence: u64, first: u64, count: u64, why: DiskError) {
+        self.bad.extend(first..first + count);
+        if self.bad.len() > BAD_WRITES_MAX {
+            return self.fail(format!("too many writes to the drive failed, the last: {why}"));
+        }
+        let place = self.byte(first);
+        self.notice(format!("a write of {count} blocks at byte {place} failed ({why}): they go elsewhere"));
+        let is_bad = |p: &u64| (first..first + count).contains(p);
+        let Some(f) = self.flying(sequence) else { return };
+        let mut again: Vec<Item> = Vec::new();
+        for item in f.items.iter().filter(|i| i.places.iter().any(is_bad)) {
+            let (record, payload) = (item.record.clone(), item.payload.clone());
+            again.push(Item { who: Who::Block(sequence), record, payload, places: SmallVec::new() });
+        }
+        // the failed operation itself is one part less, each record that is written again one more
+        f.left += again.len() as u32;
+        for item in again.into_iter().rev() {
+            let group = self.groups.get_mut(&item.record.group);
+            group.into_iter().for_each(|g| g.damage_at(&item.record, &is_bad));
+            self.queue.push_front(item);
+        }
+        self.part_ended(sequence);
     }
 
     pub(crate) fn op(&mut self, op: Op) -> OpId {
@@ -430,7 +498,7 @@ impl<D: Disk> Store<D> {
 
     /// Whether a journal block may be written now.
     fn may_write(&self) -> bool {
-        let Some((_, record, _)) = self.queue.front() else { return false };
+        let Some(Item { record, .. }) = self.queue.front() else { return false };
         // a block may also leave a gap at the end of the ring
         let has_ring_space = self.ring_used + 2 * UNITS_MAX < self.ring.units;
         has_ring_space
@@ -467,33 +535,37 @@ impl<D: Disk> Store<D> {
             draft.floor(group, floor, settled);
         }
         let sequence = self.head.sequence;
-        let mut tokens: SmallVec<[Token; 8]> = SmallVec::new();
+        let mut items: SmallVec<[Item; 4]> = SmallVec::new();
         let mut writes: Vec<(u64, u64, SmallVec<[Buf; 2]>)> = Vec::new();
         let mut must_wait = false;
-        while let Some((token, record, payload)) = self.queue.pop_front() {
-            if is_structural(&record) && !self.checkpoint.is_idle() {
-                self.queue.push_front((token, record, payload));
+        while let Some(mut item) = self.queue.pop_front() {
+            if is_structural(&item.record) && !self.checkpoint.is_idle() {
+                self.queue.push_front(item);
                 must_wait = true;
                 break;
             }
-            let Some(places) = self.allocate(record.data_blocks() as u64) else {
+            let Some(places) = self.allocate(item.record.data_blocks() as u64) else {
                 if let Some(page) = self.space.wanted() {
                     self.load(self.want_bitmap(page), QUEUE);
-                    self.queue.push_front((token, record, payload));
+                    self.queue.push_front(item);
                     must_wait = true;
                     break;
                 }
-                self.ready.push(Event::NoSpace(token));
+                match item.who {
+                    Who::Asked(token) => self.ready.push(Event::NoSpace(token)),
+                    Who::Block(_) => self.fail("a write failed, and there is no other place for it".into()),
+                }
                 continue;
             };
-            if !draft.record(&record, &places) {
+            if !draft.record(&item.record, &places) {
                 places.iter().for_each(|p| self.space.give_back(*p));
-                self.queue.push_front((token, record, payload));
+                self.queue.push_front(item);
                 break;
             }
-            gather(&mut writes, &places, payload.as_ref());
-            self.apply(&record, &places);
-            tokens.push(token);
+            gather(&mut writes, &places, item.payload.as_ref());
+            self.apply(&item.record, &places);
+            item.places = places;
+            items.push(item);
         }
         if draft.is_empty() {
             return !must_wait;
@@ -508,9 +580,9 @@ impl<D: Disk> Store<D> {
         self.head = Head { unit: next.unit % self.ring.units, ..next };
         self.ring_used += units;
         let left = 1 + writes.len() as u32;
-        self.in_flight.push_back(InFlight { sequence, left, tokens, since: self.now });
-        for (first, _, bufs) in writes {
-            let (id, offset) = (self.op(Op::Journal(sequence)), self.byte(first));
+        self.in_flight.push_back(InFlight { sequence, left, items, since: self.now });
+        for (first, count, bufs) in writes {
+            let (id, offset) = (self.op(Op::Data(sequence, first, count)), self.byte(first));
             self.disk.write(id, offset, bufs);
         }
         let (id, offset) = (self.op(Op::Journal(sequence)), self.byte(at));
@@ -541,7 +613,8 @@ impl<D: Disk> Store<D> {
         // while a checkpoint is under way, what was held at its cut may be in its root, or in the replay from the one before
         let root = self.checkpoint.number_under_way();
         let barrier = Barrier { journal: self.head.sequence, read: self.reads.next_number(), root };
-        for block in gone.into_iter().filter_map(|h| h.place.block()) {
+        let blocks = gone.into_iter().filter_map(|h| h.place.block());
+        for block in blocks.filter(|b| !self.bad.contains(b)) {
             self.space.release(block, barrier);
         }
     }
