@@ -12,7 +12,7 @@ use crate::merge::Batch;
 use crate::page::{self, PAYLOAD, PageKind, Pointer, Twin};
 use crate::pages::CHECKPOINT;
 use crate::place::Held;
-use crate::space::{Barrier, Stream};
+use crate::space::{Barrier, REGION, Stream};
 use crate::store::{Op, Store};
 use crate::stream::{self, LeftOver};
 use crate::table::{Directory, SLOTS_MAX, put_slots};
@@ -499,8 +499,17 @@ impl<D: Disk> Store<D> {
         let (count, pressed) = (self.checkpoint.count + 1, self.checkpoint.pressed);
         self.checkpoint = State { count, pressed, ..State::default() };
         self.pass();
+        self.trim_regions();
         if again {
             self.cut();
+        }
+    }
+
+    /// S16: wholly empty regions go back to the device, after the checkpoint that freed them.
+    fn trim_regions(&mut self) {
+        for first in self.space.begin_trims() {
+            let (id, offset) = (self.op(Op::Trim(first)), self.byte(first));
+            self.disk.trim(id, offset, REGION * BLOCK_SIZE as u64);
         }
     }
 

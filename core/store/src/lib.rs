@@ -8,7 +8,7 @@
 //! checkpoint                             slot  -> line   -> leaf        (on disk, cached: merged)
 //! ```
 //!
-//! Reading order: [`disk`], [`events`] (the surface), [`store`] (persist, turns), [`journal`]; what is not merged: [`group`],
+//! Reading order: [`disk`], [`events`] (the surface), [`store`] (persist, turns), `flight`, [`journal`]; what is not merged: [`group`],
 //! [`object`], [`stack`]; what is: [`table`], [`leaf`], [`page`], [`cache`]; both together: [`lookup`], [`listing`],
 //! [`read`]; [`space`]; [`checkpoint`], `merge`, `stream`; [`open`], `replay`; then [`drive`] and [`memory`].
 pub mod audit;
@@ -19,6 +19,7 @@ pub mod disk;
 pub mod drive;
 pub mod events;
 pub mod file;
+mod flight;
 pub mod group;
 pub mod inspect;
 pub mod journal;

@@ -86,6 +86,7 @@ enum Waiting {
     Read(OpId, u64, Buf),
     Write(OpId, u64, SmallVec<[Buf; 2]>),
     Flush(OpId),
+    Trim(OpId, u64, u64),
 }
 
 impl MemDisk {
@@ -150,6 +151,13 @@ impl MemDisk {
                         self.sync();
                     }
                 }
+                (id, None)
+            }
+            Waiting::Trim(id, offset, len) => {
+                // what was trimmed reads as anything: here as zeroes, at once
+                let blocks = offset / BLOCK_SIZE as u64..(offset + len) / BLOCK_SIZE as u64;
+                self.cache.retain(|c| !blocks.contains(&c.0));
+                blocks.for_each(|block| drop(self.platter.0.remove(&block)));
                 (id, None)
             }
             Waiting::Flush(id) => {
@@ -234,7 +242,9 @@ impl Disk for MemDisk {
     fn flush(&mut self, id: OpId) {
         self.submit(Waiting::Flush(id));
     }
-    fn trim(&mut self, _id: OpId, _offset: u64, _len: u64) {}
+    fn trim(&mut self, id: OpId, offset: u64, len: u64) {
+        self.submit(Waiting::Trim(id, offset, len));
+    }
     fn writes_are_durable(&self) -> bool {
         self.is_durable
     }

@@ -18,6 +18,10 @@ const REGION_WORDS: usize = REGION as usize / 64;
 pub const BITMAP_COPIES: u64 = 4;
 /// A region whose page was not read yet.
 const UNKNOWN: u16 = u16::MAX;
+/// Regions whose space is being given back to the device at once, at most.
+const TRIMMED_MAX: usize = 8;
+/// With less than this part free nothing is given back: what is being trimmed cannot be taken (S16).
+const TRIM_PART: u64 = 5;
 /// Writes of at least so many blocks look for runs in empty regions (S15).
 pub const RUN_BLOCKS_MIN: u64 = 16;
 
@@ -97,6 +101,10 @@ pub struct Space {
     limbo: VecDeque<(u64, Barrier)>,
     /// Those that wait for a root.
     limbo_of_roots: VecDeque<(u64, Barrier)>,
+    /// Regions that became wholly empty, and were not given back to the device since.
+    emptied: BTreeSet<usize>,
+    /// Those that are being given back: not to be taken before that is done (S16).
+    trimmed: BTreeSet<usize>,
     /// A page whose reading would bring more free space than what is in memory has.
     wanted: Option<u64>,
 }
@@ -130,6 +138,8 @@ impl Space {
             free,
             limbo: VecDeque::new(),
             limbo_of_roots: VecDeque::new(),
+            emptied: BTreeSet::new(),
+            trimmed: BTreeSet::new(),
             wanted: None,
         };
         for at in 0..count {
@@ -304,7 +314,11 @@ impl Space {
             self.cursors.map(|c| if c.1 == 0 { u64::MAX } else { (c.1 - 1 - self.first) / REGION });
         let mut best: Option<(u16, usize)> = None;
         for (region, &free) in self.regions.iter().enumerate() {
-            if free == UNKNOWN || free == 0 || open.contains(&(region as u64)) {
+            if free == UNKNOWN
+                || free == 0
+                || open.contains(&(region as u64))
+                || self.trimmed.contains(&region)
+            {
                 continue;
             }
             let is_better = match best {
@@ -320,7 +334,7 @@ impl Space {
         // with nothing else left, what another stream has begun is finished together
         let best = best.or_else(|| {
             (self.regions.iter().enumerate())
-                .filter(|(_, free)| **free != UNKNOWN && **free > 0)
+                .filter(|(region, free)| **free != UNKNOWN && **free > 0 && !self.trimmed.contains(region))
                 .map(|(region, free)| (*free, region))
                 .max()
         });
@@ -431,6 +445,32 @@ impl Space {
         self.unhold(block);
         self.free += 1;
         self.region_changed(block, 1);
+        let region = ((block - self.first) / REGION) as usize;
+        if u64::from(self.regions[region]) == REGION {
+            self.emptied.insert(region);
+        }
+    }
+
+    // ---- giving back ----
+
+    /// Regions to give back to the device: wholly empty since a checkpoint freed the last of them, and filled by nobody.
+    /// First block of each; they are not taken before [`Space::trim_ended`].
+    pub fn begin_trims(&mut self) -> Vec<u64> {
+        if self.free < self.total() / TRIM_PART || !self.trimmed.is_empty() {
+            return Vec::new();
+        }
+        let open: [u64; 4] =
+            self.cursors.map(|c| if c.1 == 0 { u64::MAX } else { (c.1 - 1 - self.first) / REGION });
+        let is_empty = |r: &usize| u64::from(self.regions[*r]) == REGION && !open.contains(&(*r as u64));
+        self.emptied.retain(|r| u64::from(self.regions[*r]) == REGION);
+        self.trimmed = self.emptied.iter().copied().filter(is_empty).take(TRIMMED_MAX).collect();
+        self.emptied.retain(|r| !self.trimmed.contains(r));
+        self.trimmed.iter().map(|r| self.first + *r as u64 * REGION).collect()
+    }
+
+    /// A region was given back.
+    pub fn trim_ended(&mut self, first: u64) {
+        self.trimmed.remove(&(((first - self.first) / REGION) as usize));
     }
 
     /// A checkpoint is cut before journal block `sequence`: what waits for that block to say that it is free waits for root

@@ -83,3 +83,32 @@ fn a_crash_while_a_copy_is_taken_out_neither_brings_it_back_nor_keeps_its_space(
         assert!(again.used() < 40, "{} blocks are used for nothing", again.used());
     }
 }
+
+/// S16: wholly empty regions go back to the device after the checkpoint that freed them; nothing that is in use does.
+#[test]
+fn empty_regions_are_given_back_to_the_device() {
+    let mut bench = Bench::new(SIZE, 4 << 20);
+    for chunk in 0..24 {
+        for first in (0..1024).step_by(64) {
+            bench.write(object(chunk), BlockRange::new(first, 64), 5);
+        }
+    }
+    bench.checkpoint();
+    let full = bench.image().blocks().count();
+    for chunk in 0..20 {
+        bench.write(object(chunk), BlockRange::CHUNK, 0);
+    }
+    checkpoints(&mut bench, 4);
+    let left = bench.image().blocks().count();
+    assert!(left + 12 * 1024 < full, "{left} blocks are left of {full}");
+    for chunk in 20..24 {
+        assert_eq!((bench.read(object(chunk), 0), bench.read(object(chunk), 1023)), (Ok(5), Ok(5)));
+    }
+    bench.audit();
+    for chunk in 0..20 {
+        bench.write(object(chunk), BlockRange::new(0, 64), 6);
+    }
+    bench.checkpoint();
+    bench.audit();
+    assert_eq!((bench.read(object(3), 63), bench.read(object(3), 64)), (Ok(6), Ok(0)));
+}

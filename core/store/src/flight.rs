@@ -1,0 +1,249 @@
+//! Journal blocks under way: records gathered into one, written beside their data, persisted in order (S6, S7, S9).
+use crate::disk::{Disk, DiskError};
+use crate::events::{Event, Token};
+use crate::group::is_structural;
+use crate::journal::{Draft, Head, UNITS_MAX};
+use crate::pages::QUEUE;
+use crate::space::{RUN_BLOCKS_MIN, Stream};
+use crate::store::{Op, Store};
+use sarsen_buffer::Buf;
+use sarsen_types::limits::JOURNAL_WINDOW_MAX;
+use sarsen_types::{Instant, Record};
+use smallvec::{SmallVec, smallvec};
+
+/// From this part of the ring on, in per cent, fewer and fewer journal blocks may be in flight (S13).
+const SLOW_PER_CENT: u64 = 75;
+/// Data writes of one opening that may fail and go elsewhere; more end the drive.
+const BAD_WRITES_MAX: usize = 256;
+
+/// A journal block under way.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    sequence: u64,
+    /// Operations not completed, and records of which data went elsewhere (S9).
+    left: u32,
+    items: SmallVec<[Item; 4]>,
+    pub since: Instant,
+}
+
+/// A record to be made durable, with its data.
+#[derive(Debug)]
+pub(crate) struct Item {
+    who: Who,
+    record: Record,
+    payload: Option<Buf>,
+    places: SmallVec<[u64; 4]>,
+}
+
+/// Who waits for a record.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Who {
+    /// Who asked.
+    Asked(Token),
+    /// The journal block of this sequence: the record is one of its, once more, with its data elsewhere (S9).
+    Block(u64),
+}
+
+impl Item {
+    /// A record that has no places yet.
+    pub fn new(who: Who, record: Record, payload: Option<Buf>) -> Item {
+        Item { who, record, payload, places: SmallVec::new() }
+    }
+}
+
+impl<D: Disk> Store<D> {
+    /// S7: completions are released in sequence order; a flush covers what had completed when it was submitted.
+    pub(crate) fn advance(&mut self) {
+        let first = self.in_flight.front().map_or(0, |f| f.sequence);
+        while let Some(f) =
+            (self.in_flight.get((self.completed + 1).wrapping_sub(first) as usize)).filter(|f| f.left == 0)
+        {
+            self.completed = f.sequence;
+        }
+        if self.completed > self.durable {
+            if self.disk.writes_are_durable() {
+                self.persisted(self.completed);
+            } else if !self.flushing {
+                self.flushing = true;
+                let id = self.op(Op::Flush(self.completed));
+                self.disk.flush(id);
+            }
+        }
+        self.pass();
+        self.checkpoint_step();
+    }
+
+    pub(crate) fn persisted(&mut self, sequence: u64) {
+        self.durable = self.durable.max(sequence);
+        while self.in_flight.front().is_some_and(|f| f.sequence <= self.durable) {
+            for item in self.in_flight.pop_front().iter().flat_map(|f| &f.items) {
+                if let Who::Asked(token) = item.who {
+                    self.ready.push(Event::Persisted(token));
+                }
+            }
+        }
+    }
+
+    fn flying(&mut self, sequence: u64) -> Option<&mut InFlight> {
+        let first = self.in_flight.front()?.sequence;
+        self.in_flight.get_mut(sequence.checked_sub(first)? as usize)
+    }
+
+    /// A part of a journal block ended. With its last part the blocks that waited for its records have one part less.
+    pub(crate) fn part_ended(&mut self, sequence: u64) {
+        let Some(f) = self.flying(sequence) else { return };
+        f.left -= 1;
+        if f.left > 0 {
+            return;
+        }
+        let blocks = f.items.iter().filter_map(|i| if let Who::Block(b) = i.who { Some(b) } else { None });
+        for block in blocks.collect::<SmallVec<[u64; 4]>>() {
+            self.part_ended(block);
+        }
+    }
+
+    /// S9: a failed data write takes another place, and the bad one is set aside. The record is journaled once more; of two
+    /// with one version the later wins. The block it was in is not persisted before that is.
+    pub(crate) fn write_elsewhere(&mut self, sequence: u64, first: u64, count: u64, why: DiskError) {
+        self.bad.extend(first..first + count);
+        if self.bad.len() > BAD_WRITES_MAX {
+            return self.fail(format!("too many writes to the drive failed, the last: {why}"));
+        }
+        let place = self.byte(first);
+        self.notice(format!("a write of {count} blocks at byte {place} failed ({why}): they go elsewhere"));
+        let is_bad = |p: &u64| (first..first + count).contains(p);
+        let Some(f) = self.flying(sequence) else { return };
+        let mut again: Vec<Item> = Vec::new();
+        for item in f.items.iter().filter(|i| i.places.iter().any(is_bad)) {
+            again.push(Item::new(Who::Block(sequence), item.record.clone(), item.payload.clone()));
+        }
+        // the failed operation itself is one part less, each record that is written again one more
+        f.left += again.len() as u32;
+        for item in again.into_iter().rev() {
+            let group = self.groups.get_mut(&item.record.group);
+            group.into_iter().for_each(|g| g.damage_at(&item.record, &is_bad));
+            self.queue.push_front(item);
+        }
+        self.part_ended(sequence);
+    }
+
+    /// Whether a journal block may be written now.
+    pub(crate) fn may_write(&self) -> bool {
+        let Some(Item { record, .. }) = self.queue.front() else { return false };
+        // a block may also leave a gap at the end of the ring
+        let has_ring_space = self.ring_used + 2 * UNITS_MAX < self.ring.units;
+        has_ring_space
+            && self.in_flight.len() < self.window()
+            && (self.checkpoint.is_idle() || !(is_structural(record) || self.is_memory_full()))
+    }
+
+    /// Journal blocks that may be in flight: fewer and fewer as the ring fills (S13).
+    fn window(&self) -> usize {
+        let slack = 100 - SLOW_PER_CENT;
+        let used = self.ring_used * 100 / self.ring.units;
+        let left = slack - used.saturating_sub(SLOW_PER_CENT).min(slack);
+        ((JOURNAL_WINDOW_MAX as u64 * left / slack) as usize).max(1)
+    }
+
+    /// Writes one journal block with its data; `false` when what is first in the queue has to wait.
+    pub(crate) fn write_block(&mut self) -> bool {
+        let mut draft = Draft::default();
+        for group in std::mem::take(&mut self.moved_floors) {
+            let (floor, settled) = (self.groups[&group].ledger.floor, self.groups[&group].settled);
+            draft.floor(group, floor, settled);
+        }
+        let sequence = self.head.sequence;
+        let mut items: SmallVec<[Item; 4]> = SmallVec::new();
+        let mut writes: Vec<(u64, u64, SmallVec<[Buf; 2]>)> = Vec::new();
+        let mut must_wait = false;
+        while let Some(mut item) = self.queue.pop_front() {
+            if is_structural(&item.record) && !self.checkpoint.is_idle() {
+                self.queue.push_front(item);
+                must_wait = true;
+                break;
+            }
+            let Some(places) = self.allocate(item.record.data_blocks() as u64) else {
+                if let Some(page) = self.space.wanted() {
+                    self.load(self.want_bitmap(page), QUEUE);
+                    self.queue.push_front(item);
+                    must_wait = true;
+                    break;
+                }
+                match item.who {
+                    Who::Asked(token) => self.ready.push(Event::NoSpace(token)),
+                    Who::Block(_) => self.fail("a write failed, and there is no other place for it".into()),
+                }
+                continue;
+            };
+            if !draft.record(&item.record, &places) {
+                places.iter().for_each(|p| self.space.give_back(*p));
+                self.queue.push_front(item);
+                break;
+            }
+            gather(&mut writes, &places, item.payload.as_ref());
+            self.apply(&item.record, &places);
+            item.places = places;
+            items.push(item);
+        }
+        if draft.is_empty() {
+            return !must_wait;
+        }
+        let units = draft.units();
+        if self.head.unit + units > self.ring.units {
+            self.ring_used += self.ring.units - self.head.unit;
+            self.head.unit = 0;
+        }
+        let at = self.ring.first + self.head.unit;
+        let (block, next) = draft.seal(&self.options.pool, &self.ring, self.head, self.durable);
+        self.head = Head { unit: next.unit % self.ring.units, ..next };
+        self.ring_used += units;
+        let left = 1 + writes.len() as u32;
+        self.in_flight.push_back(InFlight { sequence, left, items, since: self.clock() });
+        for (first, count, bufs) in writes {
+            let (id, offset) = (self.op(Op::Data(sequence, first, count)), self.byte(first));
+            self.disk.write(id, offset, bufs);
+        }
+        let (id, offset) = (self.op(Op::Journal(sequence)), self.byte(at));
+        self.disk.write(id, offset, smallvec![block]);
+        !must_wait
+    }
+
+    fn allocate(&mut self, blocks: u64) -> Option<SmallVec<[u64; 4]>> {
+        let mut places = SmallVec::new();
+        if blocks > 0 && self.space.free() < blocks + self.owed_blocks() {
+            return None;
+        }
+        let stream = if blocks >= RUN_BLOCKS_MIN { Stream::Long } else { Stream::Small };
+        while (places.len() as u64) < blocks {
+            match self.space.take(stream, blocks - places.len() as u64) {
+                Some((first, count)) => places.extend(first..first + count),
+                None => {
+                    places.iter().for_each(|p| self.space.give_back(*p));
+                    return None;
+                }
+            }
+        }
+        Some(places)
+    }
+}
+
+/// Adds a record's data to the writes: neighbouring places become one vectored write (S10).
+fn gather(writes: &mut Vec<(u64, u64, SmallVec<[Buf; 2]>)>, places: &[u64], payload: Option<&Buf>) {
+    let Some(payload) = payload else { return };
+    let mut at = 0;
+    while at < places.len() {
+        let mut count = 1;
+        while at + count < places.len() && places[at + count] == places[at] + count as u64 {
+            count += 1;
+        }
+        let buf = payload.blocks(at, count);
+        match writes.last_mut() {
+            Some(last) if last.0 + last.1 == places[at] => {
+                last.1 += count as u64;
+                last.2.push(buf);
+            }
+            _ => writes.push((places[at], count as u64, smallvec![buf])),
+        }
+        at += count;
+    }
+}
