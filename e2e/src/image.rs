@@ -1,7 +1,8 @@
 //! A root file system of this very machine as an ext4 image: real data, of real sizes and shapes.
 use crate::program::{command, succeed};
 use anyhow::{Context, Result, ensure};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -9,14 +10,14 @@ use std::time::Duration;
 const FOLDERS: [&str; 6] =
     ["/usr/bin", "/usr/sbin", "/usr/share", "/usr/include", "/usr/libexec", "/usr/lib"];
 
-/// Fills `tree` with links to real files until they hold at least `bytes`, and makes an ext4 image of `size` from them.
+/// Entries that one `cp` is given.
+const BATCH: usize = 256;
+
+/// Fills a tree with copies of real files until they hold at least `bytes`, and makes an ext4 image of `size` from them.
 pub fn make(image: &Path, scratch: &Path, bytes: u64, size: u64) -> Result<()> {
     let tree = scratch.join("tree");
     std::fs::create_dir_all(tree.join("etc"))?;
-    succeed(
-        command("cp").args(["-a", "/etc/os-release", "/etc/passwd", "/etc/group"]).arg(tree.join("etc")),
-        LIMIT,
-    )?;
+    copy(&["/etc/os-release", "/etc/passwd", "/etc/group"].map(PathBuf::from), &tree.join("etc"))?;
     let mut held = 0;
     // A machine with few packages has the same files several times, under other names.
     for round in 0.. {
@@ -24,21 +25,26 @@ pub fn make(image: &Path, scratch: &Path, bytes: u64, size: u64) -> Result<()> {
         for folder in FOLDERS.map(Path::new) {
             let to = tree.join(format!("{round}")).join(folder.strip_prefix("/")?);
             std::fs::create_dir_all(&to)?;
+            let mut chosen = Vec::new();
             for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-                if held >= bytes {
-                    break;
+                // One that is larger than what is wanted would not fit the image.
+                let len = held_by(&entry.path());
+                if held < bytes && held + len < bytes + bytes / 8 {
+                    held += len;
+                    chosen.push(entry.path());
                 }
-                held += copy(&entry.path(), &to)?;
             }
+            chosen.chunks(BATCH).try_for_each(|some| copy(some, &to))?;
         }
         if held >= bytes {
             break;
         }
         ensure!(held > before, "there is nothing to fill an image with");
     }
+    // An inode for every 4 KiB: small files are many.
     succeed(
         command("mkfs.ext4")
-            .args(["-q", "-F", "-L", "root", "-d"])
+            .args(["-q", "-F", "-i", "4096", "-L", "root", "-d"])
             .arg(&tree)
             .arg(image)
             .arg(format!("{}k", size >> 10)),
@@ -48,13 +54,19 @@ pub fn make(image: &Path, scratch: &Path, bytes: u64, size: u64) -> Result<()> {
     Ok(())
 }
 
-/// Copies a file or folder into `to` with all that files have; how many bytes that were.
-fn copy(from: &Path, to: &Path) -> Result<u64> {
-    // What goes away meanwhile is not needed.
-    let _ = command("cp").arg("-a").arg(from).arg(to).stderr(Stdio::null()).status().context("cp")?;
-    let copied = to.join(from.file_name().context("an entry has a name")?);
-    let text = succeed(command("du").args(["-s", "--block-size=1"]).arg(copied), LIMIT).unwrap_or_default();
-    Ok(text.split_whitespace().next().and_then(|w| w.parse().ok()).unwrap_or(0))
+/// Bytes that a file or a folder takes on the disk.
+fn held_by(path: &Path) -> u64 {
+    let Ok(about) = std::fs::symlink_metadata(path) else { return 0 };
+    let inside = match about.is_dir() {
+        true => std::fs::read_dir(path).into_iter().flatten().flatten().map(|e| held_by(&e.path())).sum(),
+        false => 0,
+    };
+    about.blocks() * 512 + inside
+}
+
+/// Copies files and folders into `to` with all that files have. What goes away meanwhile is not needed.
+fn copy(from: &[PathBuf], to: &Path) -> Result<()> {
+    command("cp").arg("-a").args(from).arg(to).stderr(Stdio::null()).status().context("cp").map(drop)
 }
 
 /// How long a step may take.

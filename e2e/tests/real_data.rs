@@ -2,7 +2,7 @@
 use sarsen_e2e::dev::Dev;
 use sarsen_e2e::image;
 use sarsen_e2e::program::{command, succeed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(600);
 const GIB: u64 = 1 << 30;
@@ -11,32 +11,34 @@ const GIB: u64 = 1 << 30;
 fn a_root_file_system_comes_back_identical() {
     let scratch = tempfile::tempdir().unwrap();
     let image = scratch.path().join("root.img");
-    image::make(&image, scratch.path(), GIB + GIB / 16, 3 * GIB / 2).unwrap();
-    let dev = Dev::start(&["--volume", "root:1536MiB"]).unwrap();
+    step("make the image", || image::make(&image, scratch.path(), GIB + GIB / 32, 3 * GIB / 2).unwrap());
+    let mut dev = Dev::start(&["--volume", "root:1536MiB"]).unwrap();
     let url = dev.url("root");
-
-    succeed(
-        command("qemu-img")
-            .args(["convert", "-n", "-f", "raw", "-O", "raw", "-W", "-m", "8"])
-            .arg(&image)
-            .arg(&url),
-        LIMIT,
-    )
-    .unwrap();
+    let convert = ["convert", "-n", "-f", "raw", "-O", "raw", "-W", "-m", "8"];
+    step("qemu-img convert", || {
+        succeed(command("qemu-img").args(convert).arg(&image).arg(&url), LIMIT).unwrap()
+    });
     let back = scratch.path().join("back.img");
-    succeed(command("nbdcopy").arg(&url).arg(&back), LIMIT).unwrap();
-    succeed(command("cmp").arg(&image).arg(&back), LIMIT).unwrap();
-    image::check(&back).unwrap();
+    step("nbdcopy back", || succeed(command("nbdcopy").arg(&url).arg(&back), LIMIT).unwrap());
+    step("cmp", || succeed(command("cmp").arg(&image).arg(&back), LIMIT).unwrap());
+    step("e2fsck", || image::check(&back).unwrap());
 
     // And once more after a restart of everything, with the other client.
-    let mut dev = dev;
     dev.stop().unwrap();
     dev.resume().unwrap();
-    succeed(
-        command("qemu-img").args(["compare", "-f", "raw", "-F", "raw"]).arg(&image).arg(dev.url("root")),
-        LIMIT,
-    )
-    .unwrap();
+    let compare = ["compare", "-f", "raw", "-F", "raw"];
+    let url = dev.url("root");
+    step("qemu-img compare", || {
+        succeed(command("qemu-img").args(compare).arg(&image).arg(&url), LIMIT).unwrap()
+    });
+}
+
+/// Does it, and says how long it took.
+fn step<T>(what: &str, work: impl FnOnce() -> T) -> T {
+    let start = Instant::now();
+    let done = work();
+    println!("{what}: {:.1} s", start.elapsed().as_secs_f32());
+    done
 }
 
 #[test]
