@@ -1,14 +1,17 @@
 //! One group at this slice: what is known of it, in which epoch we act, and as what.
 use crate::cx::Cx;
 use crate::io::Output;
-use crate::primary::Primary;
+use crate::primary::{Phase, Primary};
 use crate::replica::Replica;
 use crate::requests::{HeldList, not_primary};
 use crate::wait::Wait;
 use sarsen_types::record::Body;
-use sarsen_types::{Epoch, GroupId, GroupState, Instant, Ledger, SliceId, Version};
+use sarsen_types::{Duration, Epoch, GroupId, GroupState, Instant, Ledger, SliceId, Version};
 use sarsen_wire::peer::GroupBody;
 use smallvec::SmallVec;
+
+/// A copy that was compared with nobody so long after it learned of an epoch says so.
+const PROOF_AFTER: Duration = Duration::from_millis(100);
 
 /// See the module.
 pub struct Group<P> {
@@ -35,6 +38,11 @@ pub struct Group<P> {
     /// The floor last told to the other copies with a heartbeat, and the first round that told it: until each copy
     /// acknowledged one of that round or later, it is told again (R10).
     pub floor_told: (Version, u64),
+    /// Somebody compared what this copy holds since it opened: a takeover asked for its tail, or a join began. Before that it
+    /// may lack something below the others' floor, and takes none from them (R12, R15).
+    pub is_proven: bool,
+    /// When it says that nobody did.
+    pub proof_due: Instant,
 }
 
 /// What a slice is in a group. Joining copies are replicas too: the state says which.
@@ -71,6 +79,8 @@ impl<P: Clone> Group<P> {
             held: HeldList::new(),
             proposed: None,
             floor_told: (Version::ZERO, 0),
+            is_proven: false,
+            proof_due: Instant::default(),
         }
     }
 
@@ -95,6 +105,7 @@ impl<P: Clone> Group<P> {
         self.proposed = None;
         self.floor_told = (Version::ZERO, 0);
         self.heard = cx.now;
+        self.proof_due = cx.now + PROOF_AFTER;
         cx.led_changed = true;
         if let Some(assignment) = state.assignment_of(cx.me)
             && assignment != self.ledger.assignment
@@ -125,6 +136,7 @@ impl<P: Clone> Group<P> {
     /// R20: a new assignment starts empty with floor 0.
     fn begin_assignment(&mut self, cx: &mut Cx<P>, assignment: u64) {
         self.role = Role::Replica(Replica::default());
+        self.is_proven = true;
         let body = Body::Assign { assignment };
         self.apply(&body);
         cx.persist(self.id, self.seen, body, None, Wait::Nothing);
@@ -173,7 +185,7 @@ impl<P: Clone> Group<P> {
             return;
         }
         self.announce(cx, to);
-        cx.send(to, self.id, self.state.epoch, self.ledger.floor, body, payload);
+        cx.send(to, self.id, self.state.epoch, self.floor_to_tell(), body, payload);
     }
 
     /// R5: the first message of an epoch on each stream carries the group's state. An idle group has no other message to
@@ -186,7 +198,17 @@ impl<P: Clone> Group<P> {
         self.told.retain(|t| t.0 != to);
         self.told.push((to, stream));
         let state = self.state.clone();
-        cx.send(to, self.id, state.epoch, self.ledger.floor, GroupBody::Assume(state), None);
+        cx.send(to, self.id, state.epoch, self.floor_to_tell(), GroupBody::Assume(state), None);
+    }
+
+    /// The floor that goes out with messages. While a takeover is not over a copy may lack something below the highest
+    /// floor; were it raised there before that is made good, no later takeover would look (R12; simulator, rot of a
+    /// journal's end).
+    pub fn floor_to_tell(&self) -> Version {
+        match &self.role {
+            Role::Primary(p) if !matches!(p.phase, Phase::Serve) => Version::ZERO,
+            _ => self.ledger.floor,
+        }
     }
 
     /// R2: we acknowledged a heartbeat of `primary`.
@@ -210,6 +232,11 @@ impl<P: Clone> Group<P> {
             Role::Replica(_) => alloc::format!("{known}, follows {:?}", self.state.primary),
             Role::Primary(p) => alloc::format!("{known}, leads: {}", p.describe()),
         }
+    }
+
+    /// Whether we lead it and take reads and writes: for checkers and reports.
+    pub fn is_served(&self) -> bool {
+        self.is_current() && matches!(&self.role, Role::Primary(p) if p.is_serving())
     }
 
     /// The other in-sync copies.

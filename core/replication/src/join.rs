@@ -105,13 +105,26 @@ impl Join {
     pub fn has_missed(&self, version: Version) -> bool {
         self.missed.contains_key(&version)
     }
+    /// Prepares sent and not acknowledged.
+    pub fn unacked(&self) -> usize {
+        self.unacked.len()
+    }
+    /// Prepares not sent.
+    pub fn missed_count(&self) -> usize {
+        self.missed.len()
+    }
+    /// Objects being sent.
+    pub fn under_way(&self) -> usize {
+        self.sending.len()
+    }
     /// It has a Prepare durably.
     pub fn acknowledged(&mut self, version: Version) {
         self.unacked.remove(&version);
     }
-    /// A write was committed: if it was never sent, a recovery that ran before must run again (R16).
+    /// A write was committed: if it was never sent, the recovery of its object brings it, and one that ran before must run
+    /// again (R16). So only what is uncommitted is remembered: a joiner that is away for long costs its list of objects.
     pub fn committed(&mut self, version: Version, object: ObjectId) {
-        if self.missed.contains_key(&version) {
+        if self.missed.remove(&version).is_some() {
             self.list(object);
         }
     }
@@ -551,9 +564,12 @@ impl<P: Clone> Group<P> {
         }
     }
 
-    /// A copy has no space: its join ends, or it leaves the in-sync set (R7).
+    /// A copy cannot go on as it is: it has no space (R7), or nobody compared it since it opened. Its join ends, or it leaves
+    /// the in-sync set; then it joins. While a takeover asks, the takeover compares.
     pub fn join_failed(&mut self, cx: &mut Cx<P>, from: SliceId) {
-        if self.join(from).is_some() || self.state.is_in_sync(from) {
+        if matches!(&self.role, Role::Primary(p) if p.is_collecting()) {
+            self.told_by_another_life(cx, from);
+        } else if self.join(from).is_some() || self.state.is_in_sync(from) {
             self.proposed = None;
             self.propose(cx, GroupChange::Remove(from));
         }

@@ -18,6 +18,7 @@
 extern crate alloc;
 
 pub mod answers;
+pub mod bounds;
 pub mod counters;
 pub mod cx;
 pub mod fence;

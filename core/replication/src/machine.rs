@@ -406,13 +406,17 @@ impl<P: Clone> Machine<P> {
         let mut floors = Vec::new();
         for group in self.groups.values_mut() {
             let Role::Primary(primary) = &group.role else { continue };
-            if group.floor_told.0 != group.ledger.floor {
-                group.floor_told = (group.ledger.floor, round);
+            let floor = group.floor_to_tell();
+            if floor == Version::ZERO {
+                continue;
+            }
+            if group.floor_told.0 != floor {
+                group.floor_told = (floor, round);
             }
             let told = group.floor_told.1;
             let has_it = |c: &SliceId| primary.leases.iter().any(|l| l.0 == *c && l.2 >= told);
             if !primary.copies.iter().skip(1).all(has_it) {
-                floors.push((group.id, group.state.epoch, group.ledger.floor));
+                floors.push((group.id, group.state.epoch, floor));
             }
         }
         floors

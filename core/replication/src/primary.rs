@@ -181,7 +181,7 @@ impl<P> Primary<P> {
         alloc::format!(
             "{phase}, wait {wait:?}, copies {:?}, pending {pending:?}, waiting {waiting:?}, joins {:?}",
             self.copies,
-            self.joins.keys()
+            self.joins
         )
     }
 

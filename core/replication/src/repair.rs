@@ -67,9 +67,17 @@ pub struct Repairs {
 }
 
 impl<P: Clone> Group<P> {
-    /// Whether all other in-sync copies are there to be asked: one that is not may have what is wanted.
+    /// Whom to ask for a block: joiners too, last. The version and the checksum we hold say which block it is to be, so it
+    /// does not matter what else a joiner lacks; where we are the only in-sync copy it may be all that is left (simulator).
+    fn who_may_have_it(&self, cx: &Cx<P>) -> SmallVec<[SliceId; 4]> {
+        let mut all: SmallVec<[SliceId; 4]> = self.state.joining.iter().map(|j| j.slice).collect();
+        all.extend(self.others_in_sync(cx.me));
+        all
+    }
+
+    /// Whether all who may have it are there to be asked.
     fn reaches_all(&self, cx: &Cx<P>) -> bool {
-        self.others_in_sync(cx.me).iter().all(|s| cx.peers.is_up(*s))
+        self.who_may_have_it(cx).iter().all(|s| cx.peers.is_up(*s))
     }
 
     fn reader_goes_on(&mut self, cx: &mut Cx<P>, reader: Reader) {
@@ -95,7 +103,7 @@ impl<P: Clone> Group<P> {
         entry: Entry,
         reader: Option<Reader>,
     ) {
-        let mut left = self.others_in_sync(cx.me);
+        let mut left = self.who_may_have_it(cx);
         left.retain(|s| cx.peers.is_up(*s));
         let family = cx.view.layers.get(&object.layer).map(|l| l.family);
         let (Some(family), Entry::Data(version, checksum) | Entry::Damaged(version, checksum)) =
@@ -211,7 +219,7 @@ impl<P: Clone> Group<P> {
             (primary.repairs.objects.iter()).filter(|r| r.1.from == gone).map(|r| *r.0).collect();
         for token in blocks {
             // the copy that went may have been the last that was left: all are asked again
-            let left = self.others_in_sync(cx.me).into_iter().filter(|s| cx.peers.is_up(*s)).collect();
+            let left = self.who_may_have_it(cx).into_iter().filter(|s| cx.peers.is_up(*s)).collect();
             let Role::Primary(primary) = &mut self.role else { return };
             if let Some(repair) = primary.repairs.blocks.get_mut(&token) {
                 repair.left = left;

@@ -62,6 +62,10 @@ impl Replica {
             h.1 = true;
         }
     }
+    /// Versions known above the floor.
+    pub fn above_floor(&self) -> usize {
+        self.have.len()
+    }
     /// What is at or below the floor is not asked again.
     pub fn forget_below(&mut self, floor: Version) {
         while self.have.front().is_some_and(|h| h.0 <= floor) {
@@ -103,7 +107,10 @@ impl<P: Clone> Group<P> {
         match body {
             GroupBody::Assume(_) | GroupBody::Behind { .. } => {}
             GroupBody::Prepare { write, is_drain } => self.prepare(cx, from, write, is_drain, payload),
-            GroupBody::TailQ => self.promise(cx, Then::TailA(from)),
+            GroupBody::TailQ => {
+                self.is_proven = true; // by what we hold above our floor, which it asks for next
+                self.promise(cx, Then::TailA(from));
+            }
             GroupBody::StopQ => self.promise(cx, Then::StopA(from)),
             GroupBody::TailPageQ { above, after } => {
                 let token = cx.wait(Wait::PeerStacks { group: self.id, epoch, to: from, after });
@@ -163,7 +170,9 @@ impl<P: Clone> Group<P> {
     /// of its join epoch and later.
     pub fn take_floor(&mut self, cx: &mut Cx<P>, floor: Version) {
         if self.state.is_in_sync(cx.me) {
-            self.raise_floor(cx, floor);
+            if self.is_proven {
+                self.raise_floor(cx, floor);
+            }
         } else if let Role::Replica(Replica { join: Some(since), .. }) = &self.role
             && self.state.join_of(cx.me).is_some()
             && floor >= Version::start(*since)
@@ -316,6 +325,7 @@ impl<P: Clone> Group<P> {
 
     fn join_began(&mut self, cx: &mut Cx<P>, from: SliceId, since: Epoch) {
         self.joins_since(since);
+        self.is_proven = true;
         let body = Body::JoinBegan;
         self.apply(&body);
         let then = Wait::Promised { group: self.id, epoch: self.state.epoch, then: Then::JoinA(from, since) };
@@ -331,6 +341,7 @@ impl<P: Clone> Group<P> {
 
     /// R9, R12: an in-sync copy that heard nothing of its primary for GRACE asks to take over.
     pub fn replica_tick(&mut self, cx: &mut Cx<P>) {
+        self.ask_for_proof(cx);
         if !self.is_current() || !self.state.is_in_sync(cx.me) || self.state.primary == cx.me || cx.is_hung {
             return;
         }
@@ -345,6 +356,20 @@ impl<P: Clone> Group<P> {
             return;
         }
         self.propose(cx, GroupChange::TakeOver);
+    }
+
+    /// A copy that opened within GRACE is still in sync, and no takeover asked for its tail: if its journal lost its end to
+    /// rot, nobody would see it, and a later takeover would lead with it. So it leaves, and joins: that compares.
+    fn ask_for_proof(&mut self, cx: &mut Cx<P>) {
+        if self.is_proven || !self.is_current() || !self.is_copy(cx.me) || self.state.primary == cx.me {
+            return;
+        }
+        cx.is_waiting = true;
+        if cx.now >= self.proof_due {
+            self.proof_due = cx.now + PROPOSE_AGAIN;
+            let (to, epoch) = (self.state.primary, self.state.epoch);
+            cx.send(to, self.id, epoch, Version::ZERO, GroupBody::JoinFailed, None);
+        }
     }
 
     /// Proposes, and again while nothing is seen of it.

@@ -32,6 +32,8 @@ pub struct Takeover<P> {
     rewrites: Vec<Fetching<P>>,
     voided: Vec<RequestNote>,
     resolved: bool,
+    /// The highest floor that a copy told.
+    floor: Version,
 }
 
 #[derive(Debug)]
@@ -93,7 +95,9 @@ impl<P: Clone> Group<P> {
             rewrites: Vec::new(),
             voided: Vec::new(),
             resolved: false,
+            floor: Version::ZERO,
         };
+        self.is_proven = true; // our own tail is compared with theirs
         let mut primary = Primary::new(cx.me, &self.state, Phase::Collect(Box::new(takeover)), cx.now);
         primary.serve_after = self.wait_ends(cx);
         self.role = Role::Primary(Box::new(primary));
@@ -303,6 +307,15 @@ impl<P: Clone> Group<P> {
         self.resolve_when_whole(cx);
     }
 
+    /// A copy opened anew: if it told its floor before that, what it holds may be another tail by now.
+    pub fn told_by_another_life(&mut self, cx: &mut Cx<P>, from: SliceId) {
+        let Role::Primary(primary) = &self.role else { return };
+        let Phase::Collect(takeover) = &primary.phase else { return };
+        if takeover.copies.iter().any(|c| c.slice == from && c.floor.is_some()) {
+            self.take_over(cx);
+        }
+    }
+
     fn resolve_when_whole(&mut self, cx: &mut Cx<P>) {
         let enough = self.state.may_commit();
         let Role::Primary(primary) = &mut self.role else { return };
@@ -314,6 +327,7 @@ impl<P: Clone> Group<P> {
         takeover.resolved = true;
         let floor = takeover.copies.iter().filter_map(|c| c.floor).max().unwrap_or_default();
         let above = takeover.copies.iter().filter_map(|c| c.floor).min().unwrap_or_default();
+        takeover.floor = floor;
         let slices: Vec<SliceId> = takeover.copies.iter().map(|c| c.slice).collect();
         let tails: Vec<&Tail> = takeover.copies.iter().map(|c| &c.tail).collect();
         let outcome = resolve::resolve(&tails, above, floor, enough);
@@ -336,8 +350,12 @@ impl<P: Clone> Group<P> {
             .collect();
         // what all hold at or below the highest floor is committed (R13); what is equal above it is so as it is (R12), and
         // shown when the takeover ends
-        primary.is_veiled = !outcome.committed.is_empty();
-        self.raise_floor(cx, floor);
+        // But where something lay below a floor, ours among them perhaps, the floor waits until that is written again: after
+        // a crash before it was, a takeover from the raised floor would not look there.
+        primary.is_veiled = !outcome.committed.is_empty() || outcome.corruptions > 0;
+        if outcome.corruptions == 0 {
+            self.raise_floor(cx, floor);
+        }
         let Role::Primary(primary) = &self.role else { return };
         let Phase::Collect(takeover) = &primary.phase else { return };
         for at in 0..takeover.rewrites.len() {
@@ -446,7 +464,7 @@ impl<P: Clone> Group<P> {
         if fetching.tried < fetching.rewrite.holders.len() {
             return self.fetch_winner(cx, at);
         }
-        if fetching.rewrite.winner.is_some_and(|w| w.version() <= self.ledger.floor) {
+        if fetching.rewrite.winner.is_some_and(|w| w.version() <= takeover.floor) {
             fetching.content = Some(Fetched::Leave);
             cx.counters.unrepairable += 1;
             let (object, range) = (fetching.rewrite.object, fetching.rewrite.range);

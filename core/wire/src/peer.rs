@@ -236,7 +236,8 @@ pub enum GroupBody {
         /// Which sending.
         sending: u32,
     },
-    /// The joiner cannot go on (out of space, R7).
+    /// A copy cannot go on as it is: there is no space for what it was sent, or it opened anew and nobody compared it since.
+    /// It leaves, or its join ends; then it joins.
     JoinFailed,
     /// A bump of a generation, to be made durable (R31).
     FenceQ {

@@ -169,6 +169,12 @@ impl Cluster {
         }
     }
 
+    /// kill -9, and what was written since `image` is gone: the end of its journal rotted.
+    pub fn crash_to(&mut self, node: usize, image: Disk) {
+        self.crash(node, 0);
+        self.disks[node] = image;
+    }
+
     pub fn crash_all(&mut self) {
         for node in 0..self.nodes.len() {
             self.crash(node, 0);
