@@ -1,13 +1,19 @@
 //! What goes wrong, drawn from the seed.
 use crate::cluster::Cluster;
+use crate::node::End;
+use crate::rot;
+use crate::workload::Client;
 use rand::Rng;
-use sarsen_types::Duration;
+use sarsen_control::command::Command;
+use sarsen_types::{Duration, Instant};
 
-/// Something that goes wrong, or is put right.
+/// Something that goes wrong, or is done to the cluster.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fault {
     /// kill -9.
     Kill,
+    /// kill -9, and back within GRACE.
+    Blink,
     /// Power loss of one node.
     PowerLoss,
     /// Power loss of all.
@@ -26,17 +32,30 @@ pub enum Fault {
     MetadataAway,
     /// A device holds its requests.
     Hang,
-    /// A bit of a drive flips, while it is off.
+    /// Another copy is named primary.
+    HandOver,
+    /// A client's volume is taken from it by force.
+    Detach,
+    /// A driver begins a new life.
+    RestartDriver,
+    /// A node stops in order.
+    Stop,
+    /// Bits of a drive flip, under a running node or a stopped one.
     Rot,
     /// A drive comes back with an older image.
     RollBack,
-    /// Another copy is named primary.
-    HandOver,
+    /// A drive is gone; a blank one takes its place.
+    LoseDrive,
+    /// One node dies while all else is well: nobody's write waits long.
+    DeadNode,
+    /// One node stops in order while all else is well: nobody's write waits at all, to speak of.
+    PlannedStop,
 }
 
-/// All that is drawn from. Clock stops only where reads wait for rounds: no guest clock sees them (R4).
-const ALL: [Fault; 13] = [
+/// All that is drawn from.
+pub const ALL: [Fault; 20] = [
     Fault::Kill,
+    Fault::Blink,
     Fault::PowerLoss,
     Fault::PowerLossOfAll,
     Fault::Pause,
@@ -46,94 +65,152 @@ const ALL: [Fault; 13] = [
     Fault::Isolate,
     Fault::MetadataAway,
     Fault::Hang,
+    Fault::HandOver,
+    Fault::Detach,
+    Fault::RestartDriver,
+    Fault::Stop,
     Fault::Rot,
     Fault::RollBack,
-    Fault::HandOver,
+    Fault::LoseDrive,
+    Fault::DeadNode,
+    Fault::PlannedStop,
 ];
 
-/// Blocks of a drive in which a bit flips at once.
-const ROTTEN_BLOCKS: usize = 12;
+impl Fault {
+    /// Whether it waits until all else is well: a drive loses nothing while another has not made good what it lost, and
+    /// bounds of time hold for one fault at a time.
+    pub fn wants_calm(self) -> bool {
+        matches!(self, Fault::Rot | Fault::RollBack | Fault::LoseDrive | Fault::DeadNode | Fault::PlannedStop)
+    }
+    /// How long a write may wait for it when all else is well.
+    pub fn wait_max(self) -> Option<Duration> {
+        match self {
+            Fault::DeadNode => Some(Duration::from_secs(3)),
+            Fault::PlannedStop => Some(Duration::from_millis(200)),
+            _ => None,
+        }
+    }
+}
 
-/// Draws a fault and makes it happen. At most one drive of a group's copies loses data at a time: that is what the
-/// cluster promises to bear, so rot and roll-backs wait until every group is whole.
-pub fn strike(
-    cluster: &mut Cluster,
-    may_stop_clocks: bool,
-    images: &mut [Option<sarsen_store::memory::Image>],
-) -> Fault {
-    let fault = ALL[cluster.rng.random_range(0..ALL.len())];
+/// Draws a fault that may happen as things are.
+pub fn draw(cluster: &mut Cluster, may_stop_clocks: bool, may_rot: bool) -> Fault {
+    loop {
+        let fault = ALL[cluster.rng.random_range(0..ALL.len())];
+        let may = match fault {
+            // no guest clock sees it: only where reads wait for rounds (R4)
+            Fault::ClockStop => may_stop_clocks,
+            Fault::Rot => may_rot,
+            _ => true,
+        };
+        if may {
+            return fault;
+        }
+    }
+}
+
+/// Makes a fault happen; `false` when it may not as things are: while a drive is damaged, only so much happens to the others
+/// that a whole copy of each group stays.
+pub fn strike(cluster: &mut Cluster, clients: &mut [Client], fault: Fault) -> bool {
     let n = cluster.nodes.len();
-    let node = cluster.rng.random_range(0..n);
-    let other = (node + cluster.rng.random_range(1..n.max(2))) % n;
+    let mut node = cluster.rng.random_range(0..n);
+    let other = (node + cluster.rng.random_range(1..n)) % n;
     let now = cluster.now;
+    if let Some(damaged) = cluster.damaged {
+        let is_sound = cluster.is_sound_beside(damaged);
+        if fault.wants_calm() && fault != Fault::Rot {
+            return false;
+        }
+        match fault {
+            Fault::Rot | Fault::PowerLossOfAll if !is_sound => return false,
+            Fault::Rot => node = damaged,
+            Fault::Cut if cluster.copies < 3 || !is_sound => return false,
+            _ if is_sound && cluster.copies >= 3 => {}
+            _ => node = damaged,
+        }
+    } else if fault.wants_calm() && !cluster.is_calm() {
+        return false;
+    }
     let long = Duration::from_millis(cluster.rng.random_range(50..6000));
     match fault {
-        Fault::Kill => cluster.crash(node, false),
-        Fault::PowerLoss => cluster.crash(node, true),
-        Fault::PowerLossOfAll => (0..n).for_each(|node| cluster.crash(node, true)),
+        Fault::Kill => cluster.end(node, End::Kill),
+        Fault::Blink => {
+            let how = if cluster.rng.random_bool(0.5) { End::Kill } else { End::PowerLoss };
+            cluster.end(node, how);
+            let soon = Duration::from_millis(cluster.rng.random_range(20..1400));
+            cluster.nodes[node].returns_at = Some(now + soon);
+        }
+        Fault::PowerLoss => cluster.end(node, End::PowerLoss),
+        Fault::PowerLossOfAll => (0..n).for_each(|node| cluster.end(node, End::PowerLoss)),
         Fault::Pause => cluster.nodes[node].paused_until = Some((now + long, false)),
-        Fault::ClockStop if may_stop_clocks => cluster.nodes[node].paused_until = Some((now + long, true)),
-        Fault::ClockStop => {}
+        Fault::ClockStop => cluster.nodes[node].paused_until = Some((now + long, true)),
         Fault::Break => cluster.disconnect(node, other),
         Fault::Cut => {
-            cluster.cut.insert((node, other));
+            cluster.net.cut.insert((node, other));
             if cluster.rng.random_bool(0.5) {
-                cluster.cut.insert((other, node));
+                cluster.net.cut.insert((other, node));
                 cluster.disconnect(node, other);
             }
         }
         Fault::Isolate => {
             for other in (0..n).filter(|o| *o != node) {
-                cluster.cut.extend([(node, other), (other, node)]);
+                cluster.net.cut.extend([(node, other), (other, node)]);
                 cluster.disconnect(node, other);
             }
             cluster.nodes[node].is_cut_off = true;
         }
-        Fault::MetadataAway => cluster.metadata_away_until = now + long,
+        Fault::MetadataAway => cluster.meta.away_until = now + long,
         Fault::Hang => cluster.nodes[node].hung_until = Some(now + long * 2),
-        // of one drive only: two rotten copies of a block are more than a cluster promises to bear
-        Fault::Rot if cluster.is_whole() => {
-            let node = cluster.rotten();
-            cluster.crash(node, false);
-            let dice = cluster.rng.random_range(1..1_000_000_usize);
-            if let Some(image) = cluster.image(node) {
-                let blocks: Vec<u64> = image.blocks().collect();
-                for n in 1..=ROTTEN_BLOCKS {
-                    image.rot(blocks[dice * n % blocks.len()], (dice * n * 7919) as u32);
-                }
-            }
-        }
-        Fault::Rot => {}
-        Fault::RollBack if cluster.is_whole() => {
-            cluster.crash(node, false);
-            match images[node].take() {
-                Some(old) => {
-                    if let Some(image) = cluster.image(node) {
-                        *image = old;
-                        cluster.count("drive images rolled back");
-                    }
-                }
-                None => images[node] = cluster.image(node).cloned(),
-            }
-        }
-        Fault::RollBack => {}
         Fault::HandOver => {
-            let groups: Vec<_> = cluster.state.groups.values().cloned().collect();
+            let groups: Vec<_> = cluster.meta.state.groups.values().cloned().collect();
             let g = &groups[cluster.rng.random_range(0..groups.len())];
             let to = g.in_sync[cluster.rng.random_range(0..g.in_sync.len())];
-            cluster.hand_over(g.group, to);
+            cluster.lead(g.group, to);
         }
+        Fault::Detach => {
+            let at = cluster.rng.random_range(0..clients.len());
+            if clients[at].is_fenced {
+                return false;
+            }
+            clients[at].is_fenced = true;
+            cluster.command(Command::DetachForced { attachment: clients[at].attachment });
+        }
+        Fault::RestartDriver => {
+            let at = cluster.rng.random_range(0..clients.len());
+            clients[at].restart(cluster);
+        }
+        Fault::Stop => cluster.stop(node),
+        Fault::Rot => rot::rot(cluster, node),
+        Fault::RollBack => cluster.roll_back(node),
+        Fault::LoseDrive => cluster.lose_drive(node),
+        Fault::DeadNode => {
+            let how = if cluster.rng.random_bool(0.5) { End::Kill } else { End::PowerLoss };
+            cluster.end(node, how);
+        }
+        Fault::PlannedStop => cluster.stop(node),
     }
-    fault
+    true
 }
 
 /// Puts right what only somebody can put right: cuts end, dead nodes start.
 pub fn mend(cluster: &mut Cluster) {
-    cluster.cut.clear();
+    cluster.net.cut.clear();
     for node in 0..cluster.nodes.len() {
         cluster.nodes[node].is_cut_off = false;
         if cluster.nodes[node].slice.is_none() {
             cluster.start(node);
+        }
+    }
+}
+
+/// Puts right all that lasts a while, too.
+pub fn calm_down(cluster: &mut Cluster) {
+    mend(cluster);
+    cluster.meta.away_until = Instant(0);
+    let now = cluster.now;
+    for node in &mut cluster.nodes {
+        node.hung_until = None;
+        if let Some(pause) = &mut node.paused_until {
+            pause.0 = now;
         }
     }
 }

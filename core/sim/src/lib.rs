@@ -1,10 +1,19 @@
 //! A whole cluster on one thread from a seed, with faults, and its checkers. It runs the machines that ship.
 //!
-//! [`cluster`] holds nodes (a slice over its store over a disk in memory), ordered streams that delay and break, and the
-//! metadata, which answer late or lose their answer; [`workload`] clients that write, read, retry and restart;
-//! [`check`] what they may see; [`faults`] what goes wrong; [`run`] one seed from start to quiet.
+//! [`cluster`] holds the [`node`]s (a slice over its store over a disk in memory), the [`net`] between them, and the
+//! [`metadata`], which answer late or lose their answer; [`workload`] what clients ask, half of them through the real
+//! initiator ([`driver`]), half without manners ([`rough`]); [`faults`] and [`rot`] what goes wrong; [`check`], [`watch`]
+//! and [`agree`] what must hold; [`run`] one seed from start to quiet.
+pub mod agree;
 pub mod check;
 pub mod cluster;
+pub mod driver;
 pub mod faults;
+pub mod metadata;
+pub mod net;
+pub mod node;
+pub mod rot;
+pub mod rough;
 pub mod run;
+pub mod watch;
 pub mod workload;

@@ -1,458 +1,438 @@
-//! Clients: sessions that write, read, retry for ever, and restart; and the histories they leave.
-use crate::check::{History, Observation};
-use crate::cluster::Cluster;
+//! What clients ask, and what they were answered: requests, their histories, sessions that end and begin.
+use crate::check::{Author, History, Key, Observation, sum};
+use crate::cluster::{Cluster, Volume};
+use crate::driver::Driver;
+use crate::net::Arrived;
+use crate::rough::Rough;
 use rand::Rng;
-use sarsen_buffer::{Buf, block_checksum, bytes_checksum};
+use sarsen_buffer::Buf;
 use sarsen_slice::ConnId;
 use sarsen_types::*;
-use sarsen_wire::client::{ClientOp, ClientReply, ClientRequest, ClientResult, Greeting, Refusal};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Blocks of the region that all clients share.
 pub const SHARED_BLOCKS: u16 = 12;
 /// Blocks of a region of a client's own.
 pub const OWN_BLOCKS: u16 = 24;
+/// Where they begin for a driver: its requests lie across the border of a piece.
+const OWN_FIRST: u16 = PIECE - OWN_BLOCKS / 2;
+const PIECE: u16 = limits::PIECE_BLOCKS_MAX;
 /// Requests a client has under way.
 const OPEN_MAX: usize = 6;
-
-/// A volume as clients use it: chunks, each in its group.
-#[derive(Clone, Copy, Debug)]
-pub struct Volume {
-    /// The volume.
-    pub id: VolumeId,
-    /// Its layer.
-    pub layer: LayerId,
-    /// Its family.
-    pub family: FamilyId,
-}
+/// Chance that a client begins a request in a tick.
+const BEGINS: f64 = 0.03;
 
 /// What a request does.
-#[derive(Clone, Debug)]
-enum Kind {
-    Write {
-        value: u64,
-    },
-    /// Bytes inside one block.
-    Patch {
-        offset: u32,
-        len: u32,
-        value: u64,
-    },
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Bytes, made from a number that is used once.
+    Write(u64),
+    /// Zeroes.
     Zero,
+    /// Whole blocks are read.
     Read,
 }
 
 /// A request under way.
 #[derive(Clone, Debug)]
-struct Request {
-    chunk: u32,
-    range: BlockRange,
-    kind: Kind,
-    begun: Instant,
-    retry_at: Instant,
+pub struct Request {
+    /// Its chunk.
+    pub chunk: u32,
+    /// Where in it, in bytes.
+    pub offset: u32,
+    /// How many bytes.
+    pub len: u32,
+    /// What.
+    pub kind: Kind,
+    /// When it was asked.
+    pub begun: Instant,
+    /// When it is sent (again), by a client that does so itself.
+    pub send_at: Instant,
     /// For writes: where it stands in each block's history.
     entries: Vec<(u16, usize)>,
-    /// For reads of own blocks: the least position each may show.
-    payload: Option<Buf>,
+    /// For writes: whole blocks, of which the bytes at `offset` count.
+    pub payload: Option<Buf>,
 }
 
-/// A client: one session on one volume.
-pub struct Client {
-    index: usize,
-    volume: Volume,
-    attachment: AttachmentId,
-    generation: Generation,
-    session: SessionId,
-    revision: Revision,
-    next: u64,
-    open: BTreeMap<u64, Request>,
-    answered: BTreeSet<u64>,
-    below: u64,
-    conns: BTreeMap<usize, ConnId>,
-    leaders: BTreeMap<GroupId, (Epoch, SliceId)>,
-    /// Whether all clients share the region it writes.
+impl Request {
+    /// Its blocks.
+    pub fn range(&self) -> BlockRange {
+        BlockRange::covering(self.offset, self.len)
+    }
+    /// Whether it changes them.
+    pub fn is_write(&self) -> bool {
+        self.kind != Kind::Read
+    }
+}
+
+/// Requests under way and what is known of those before.
+pub struct Work {
+    /// Which client.
+    pub index: usize,
+    /// Its volume.
+    pub volume: Volume,
     is_shared: bool,
+    author: Author,
+    /// Under way, by number.
+    pub open: BTreeMap<u64, Request>,
+    /// The next number.
+    pub next: u64,
     next_value: u64,
+    /// Blocks on which an ended life left writes unanswered: what they hold is not known before they are overwritten.
+    unsure: BTreeSet<(u32, u16)>,
+    /// Overlapping writes may be under way together: who sends them keeps their order (R22).
+    may_overlap: bool,
+    first: u16,
     /// Requests answered.
     pub answered_count: u64,
-    /// New requests are begun.
-    pub is_busy: bool,
-    /// Longest wait for an answer.
+    /// The longest wait of a write since `watched_since`.
     pub longest: Duration,
-    /// Part-block writes are exact only while every write before is known to have taken effect or not.
-    may_patch: bool,
+    watched_since: Instant,
 }
 
-impl Client {
-    /// A client with its first session.
-    pub fn new(
-        index: usize,
-        volume: Volume,
-        is_shared: bool,
-        attached: (AttachmentId, Generation, SessionId),
-    ) -> Client {
-        Client {
-            index,
-            volume,
-            attachment: attached.0,
-            generation: attached.1,
-            session: attached.2,
-            revision: Revision(0),
-            next: 1,
-            open: BTreeMap::new(),
-            answered: BTreeSet::new(),
-            below: 1,
-            conns: BTreeMap::new(),
-            leaders: BTreeMap::new(),
-            is_shared,
-            next_value: (index as u64 + 1) << 32,
-            answered_count: 0,
-            is_busy: true,
-            longest: Duration::ZERO,
-            may_patch: true,
-        }
-    }
-
-    /// A new life of the driver: what was under way is unanswered for ever.
-    pub fn restart(&mut self, cluster: &mut Cluster, session: SessionId) {
-        for (_, conn) in std::mem::take(&mut self.conns) {
-            cluster.hang_up(conn);
-        }
-        self.session = session;
-        self.may_patch &= self.open.is_empty();
-        self.open.clear();
-        self.answered.clear();
-        self.next = 1;
-        self.below = 1;
-    }
-
-    /// Whether nothing is under way.
-    pub fn is_idle(&self) -> bool {
-        self.open.is_empty()
-    }
-
-    fn group_of(&self, cluster: &Cluster, chunk: u32) -> GroupId {
-        let table = &cluster.state.policies["default"].table;
-        table[sarsen_types::view::group_index(table.len(), self.volume.family, ChunkIndex(chunk))]
-    }
-
-    /// Begins requests, sends what is due again.
-    pub fn tick(&mut self, cluster: &mut Cluster, history: &mut History) {
-        if self.is_busy && self.open.len() < OPEN_MAX && cluster.rng.random_bool(0.35) {
-            self.begin(cluster, history);
-        }
-        let due: Vec<u64> = self.open.iter().filter(|r| r.1.retry_at <= cluster.now).map(|r| *r.0).collect();
-        for number in due {
-            self.send(cluster, number);
-        }
-    }
-
-    fn begin(&mut self, cluster: &mut Cluster, history: &mut History) {
+impl Work {
+    /// Begins a request; gives its number.
+    fn begin(&mut self, cluster: &mut Cluster, history: &mut History) -> Option<u64> {
+        let rng = &mut cluster.rng;
         let blocks = if self.is_shared { SHARED_BLOCKS } else { OWN_BLOCKS };
-        let chunk = if self.is_shared { 0 } else { cluster.rng.random_range(1..3) + 2 * self.index as u32 };
-        let first = cluster.rng.random_range(0..blocks);
-        let count = if cluster.rng.random_bool(0.6) {
-            1
-        } else {
-            cluster.rng.random_range(1..=(blocks - first).min(6))
-        };
-        let range = BlockRange::new(first, count);
-        let dice = cluster.rng.random_range(0..100);
-        let is_write = dice < 55;
-        // R22: no write that overlaps an earlier unanswered one of this session
-        let clash =
-            |r: &Request| r.chunk == chunk && r.range.overlaps(range) && !matches!(r.kind, Kind::Read);
-        if is_write && self.open.values().any(clash) {
-            return;
-        }
-        let number = self.next;
-        self.next += 1;
-        let kind = match dice {
+        let chunk = if self.is_shared { 0 } else { rng.random_range(1..3) + 2 * self.index as u32 };
+        let first = rng.random_range(0..blocks);
+        let is_short = rng.random_bool(0.6);
+        let count = if is_short { 1 } else { rng.random_range(1..=(blocks - first).min(6)) };
+        let (mut offset, mut len) = (u32::from(self.first + first) * 4096, u32::from(count) * 4096);
+        let kind = match rng.random_range(0..100) {
             0..8 if !self.is_shared => Kind::Zero,
-            8..18 if self.may_patch && !self.is_shared && count == 1 => {
-                let offset = cluster.rng.random_range(0..4000);
-                let len = cluster.rng.random_range(1..=4096 - offset);
-                self.next_value += 1;
-                Kind::Patch { offset, len, value: self.next_value }
-            }
             0..55 => {
                 self.next_value += 1;
-                Kind::Write { value: self.next_value }
+                Kind::Write(self.next_value)
             }
             _ => Kind::Read,
         };
+        if kind != Kind::Read && !self.is_shared && rng.random_bool(0.2) {
+            // a part of its first and last block
+            let cut = rng.random_range(1..4096);
+            offset += cut;
+            len = (len - cut).min(rng.random_range(1..=len));
+        }
         let mut request = Request {
             chunk,
-            range,
+            offset,
+            len,
             kind,
             begun: cluster.now,
-            retry_at: cluster.now,
+            send_at: cluster.now,
             entries: Vec::new(),
             payload: None,
         };
-        let key = |b| (self.volume.id, chunk, b);
-        match request.kind {
-            Kind::Write { value } => {
-                let mut payload = cluster.pool().take(range.bytes());
-                for (at, block) in payload.get_mut().chunks_exact_mut(4096).enumerate() {
-                    fill(block, value, range.first + at as u16);
-                }
-                request.entries = range
-                    .blocks()
-                    .map(|b| (b, history.write(key(b), content(value, b), cluster.now)))
-                    .collect();
-                request.payload = Some(payload);
-            }
-            Kind::Patch { offset, len, value } => {
-                let mut payload = cluster.pool().take_zeroed(4096);
-                let bytes = &mut payload.get_mut()[offset as usize..(offset + len) as usize];
-                bytes.fill(value as u8);
-                let sum = history.patch(key(first), offset, bytes, cluster.now);
-                request.entries = vec![(first, sum)];
-                request.payload = Some(payload);
-            }
-            Kind::Zero => {
-                request.entries = range.blocks().map(|b| (b, history.zero(key(b), cluster.now))).collect();
-            }
-            Kind::Read => {}
+        let range = request.range();
+        let is_patch = !(offset | len).is_multiple_of(4096);
+        let clash = |r: &Request| r.chunk == chunk && r.range().overlaps(range) && r.is_write();
+        let is_unsure = is_patch && range.blocks().any(|b| self.unsure.contains(&(chunk, b)));
+        if request.is_write() && (is_unsure || (!self.may_overlap && self.open.values().any(clash))) {
+            return None;
         }
+        if request.is_write() {
+            self.write(cluster, history, &mut request);
+        }
+        let number = self.next;
+        self.next += 1;
         self.open.insert(number, request);
-        self.send(cluster, number);
+        Some(number)
     }
 
-    fn send(&mut self, cluster: &mut Cluster, number: u64) {
-        let wait = Duration::from_millis(cluster.rng.random_range(60..400));
-        let Some(request) = self.open.get_mut(&number) else { return };
-        request.retry_at = cluster.now + wait;
-        let request = request.clone();
-        let group = self.group_of(cluster, request.chunk);
-        let leader = self.leaders.get(&group).map(|l| l.1).filter(|_| cluster.rng.random_bool(0.9));
-        let target = match leader {
-            Some(slice) => slice,
-            // asks the metadata, or guesses
-            None => match cluster.state.groups.get(&group) {
-                Some(g) => g.primary,
-                None => return,
-            },
-        };
-        let Some(node) = cluster.node_of(target) else { return };
-        let conn = match self.conns.get(&node) {
-            Some(conn) => *conn,
-            None => {
-                let greeting = Greeting {
-                    attachment: self.attachment,
-                    generation: self.generation,
-                    session: self.session,
-                };
-                let Some(conn) = cluster.dial(self.index, node, greeting) else {
-                    self.leaders.remove(&group);
-                    return;
-                };
-                self.conns.insert(node, conn);
-                let greet = self.request(group, 0, ClientOp::Greet, 0);
-                cluster.ask(self.index, conn, greet, None);
-                conn
+    /// Bytes and history of a write.
+    fn write(&mut self, cluster: &Cluster, history: &mut History, request: &mut Request) {
+        let range = request.range();
+        let mut payload = cluster.pool().take_zeroed(range.bytes());
+        let end = request.offset + request.len;
+        for (at, number) in range.blocks().enumerate() {
+            let start = u32::from(number) * 4096;
+            let (from, to) = (request.offset.max(start) - start, end.min(start + 4096) - start);
+            let part = from as usize..to as usize;
+            let block = &mut payload.get_mut()[at * 4096..][..4096];
+            if let Kind::Write(value) = request.kind {
+                fill(&mut block[part.clone()], value, number);
             }
-        };
-        let family = self.volume.family;
-        let chunk = ChunkIndex(request.chunk);
-        let (offset, bytes) = (u32::from(request.range.first) * 4096, request.range.bytes() as u32);
-        let (op, payload) = match request.kind {
-            Kind::Write { .. } => {
-                let payload = request.payload.clone().expect("a write has its bytes");
-                let sum = |(at, b): (usize, &[u8])| {
-                    block_checksum(family, chunk, request.range.first + at as u16, b)
-                };
-                let checksums = payload.chunks_exact(4096).enumerate().map(sum).collect();
-                (ClientOp::Write { offset, len: bytes, checksums }, Some(payload))
-            }
-            Kind::Patch { offset: inside, len, .. } => {
-                let payload = request.payload.clone().expect("a write has its bytes");
-                let part = &payload[inside as usize..(inside + len) as usize];
-                let sum = match len {
-                    4096 => block_checksum(family, chunk, request.range.first, part),
-                    _ => bytes_checksum(part),
-                };
-                let checksums = std::iter::once(sum).collect();
-                (ClientOp::Write { offset: offset + inside, len, checksums }, Some(payload))
-            }
-            Kind::Zero => (ClientOp::Zero { offset, len: bytes }, None),
-            Kind::Read => (ClientOp::Read { range: request.range }, None),
-        };
-        let ask = self.request(group, number, op, request.chunk);
-        cluster.ask(self.index, conn, ask, payload);
+            let key = self.key(request.chunk, number);
+            let place = match part.len() {
+                4096 => {
+                    self.unsure.remove(&(request.chunk, number));
+                    history.write(key, self.author, block.to_vec(), cluster.now)
+                }
+                _ => history.patch(key, self.author, part.start, &block[part], cluster.now),
+            };
+            request.entries.push((number, place));
+        }
+        request.payload = (request.kind != Kind::Zero).then_some(payload);
     }
 
-    fn request(&self, group: GroupId, number: u64, op: ClientOp, chunk: u32) -> ClientRequest {
-        ClientRequest {
-            group,
-            revision: self.revision,
-            id: RequestId {
-                attachment: self.attachment,
-                generation: self.generation,
-                session: self.session,
-                queue: QueueId(0),
-                number,
-                piece: 0,
-            },
-            answered_below: self.below,
-            volume: self.volume.id,
-            layer: self.volume.layer,
-            chunk: ChunkIndex(chunk),
-            op,
+    fn key(&self, chunk: u32, block: u16) -> Key {
+        (self.volume.id, chunk, block)
+    }
+
+    /// A write was answered.
+    pub fn done(&mut self, cluster: &Cluster, history: &mut History, number: u64) {
+        let Some(request) = self.open.remove(&number) else { return };
+        for (block, at) in &request.entries {
+            history.answered(self.key(request.chunk, *block), *at, cluster.now);
+        }
+        self.longest = self.longest.max(cluster.now.since(request.begun.max(self.watched_since)));
+        self.answered_count += 1;
+    }
+
+    /// A read was answered: its blocks' sums.
+    pub fn seen(&mut self, cluster: &Cluster, history: &mut History, number: u64, sums: &[u64]) {
+        let Some(request) = self.open.remove(&number) else { return };
+        for (block, &content) in request.range().blocks().zip(sums) {
+            let seen = Observation { begun: request.begun, ended: cluster.now, content };
+            history.read(self.key(request.chunk, block), seen);
+        }
+        self.answered_count += 1;
+    }
+
+    /// The session is over: what is under way stays unanswered for ever.
+    fn abandon(&mut self) {
+        for request in std::mem::take(&mut self.open).into_values().filter(Request::is_write) {
+            self.unsure.extend(request.range().blocks().map(|b| (request.chunk, b)));
+        }
+        self.author.life += 1;
+    }
+}
+
+enum Engine {
+    Rough(Rough),
+    Driver(Box<Driver>),
+}
+
+/// A client: a session on a volume, and who sends its requests.
+pub struct Client {
+    /// Its requests.
+    pub work: Work,
+    engine: Engine,
+    /// New requests are begun.
+    pub is_busy: bool,
+    /// Its attachment.
+    pub attachment: AttachmentId,
+    volume_name: String,
+    owners: u32,
+    /// Its volume is being taken from it by force.
+    pub is_fenced: bool,
+}
+
+impl Client {
+    /// A client with its first session. Even ones send through `core/client`, odd ones with more haste than manners.
+    pub fn new(cluster: &mut Cluster, index: usize, volume: Volume, volume_name: &str) -> Client {
+        let is_shared = volume_name == "shared";
+        let is_driver = index.is_multiple_of(2);
+        let work = Work {
+            index,
+            volume,
+            is_shared,
+            author: Author { client: index as u32, life: 1 },
+            open: BTreeMap::new(),
+            next: 1,
+            next_value: (index as u64 + 1) << 32,
+            unsure: BTreeSet::new(),
+            may_overlap: is_driver && !is_shared,
+            first: if is_driver && !is_shared { OWN_FIRST } else { 0 },
+            answered_count: 0,
+            longest: Duration::ZERO,
+            watched_since: Instant(0),
+        };
+        let mut client = Client {
+            work,
+            engine: Engine::Rough(Rough::default()),
+            is_busy: true,
+            attachment: AttachmentId(0),
+            volume_name: volume_name.into(),
+            owners: 1,
+            is_fenced: false,
+        };
+        assert!(client.attach(cluster), "nobody else has it");
+        client
+    }
+
+    /// Takes the right to the volume, with a new session. Whether it was given.
+    fn attach(&mut self, cluster: &mut Cluster) -> bool {
+        let owner = format!("client {} for the {}. time", self.work.index, self.owners);
+        let Some(attached) = cluster.attach(&self.volume_name, &owner, !self.work.is_shared) else {
+            return false;
+        };
+        self.attachment = attached.0;
+        self.engine = match self.work.index.is_multiple_of(2) {
+            true => Engine::Driver(Box::new(Driver::new(cluster, attached))),
+            false => {
+                self.work.next = 1;
+                Engine::Rough(Rough::new(attached))
+            }
+        };
+        true
+    }
+
+    /// A new life of the driver: what was under way is unanswered for ever.
+    pub fn restart(&mut self, cluster: &mut Cluster) {
+        if self.is_being_taken(cluster) {
+            return;
+        }
+        self.hang_up(cluster);
+        self.work.abandon();
+        assert!(self.attach(cluster), "its owner has it");
+    }
+
+    /// Whether its volume is being taken from somebody: nobody gets it meanwhile.
+    fn is_being_taken(&self, cluster: &Cluster) -> bool {
+        cluster.meta.state.attachments_of(self.work.volume.id).any(|(_, a)| a.fencing.is_some())
+    }
+
+    fn hang_up(&mut self, cluster: &mut Cluster) {
+        let conns = match &mut self.engine {
+            Engine::Rough(rough) => rough.conns(),
+            Engine::Driver(driver) => driver.conns(),
+        };
+        conns.into_iter().for_each(|conn| cluster.hang_up(conn));
+    }
+
+    /// Its volume was taken from it: once every group refuses what it had, somebody else has it.
+    fn succeed(&mut self, cluster: &mut Cluster, history: &mut History) {
+        if !self.is_fenced || cluster.meta.state.attachments.contains_key(&self.attachment) {
+            return;
+        }
+        history.fenced(self.work.index as u32, cluster.now);
+        if self.is_being_taken(cluster) {
+            return;
+        }
+        self.hang_up(cluster);
+        self.work.abandon();
+        self.owners += 1;
+        self.is_fenced = false;
+        assert!(self.attach(cluster), "nobody has it any more");
+        cluster.count("forced detaches ended");
+    }
+
+    /// Begins requests, sends what is due.
+    pub fn tick(&mut self, cluster: &mut Cluster, history: &mut History) {
+        self.succeed(cluster, history);
+        if self.is_busy && self.work.open.len() < OPEN_MAX && cluster.rng.random_bool(BEGINS) {
+            let begun = self.work.begin(cluster, history);
+            if let (Engine::Driver(driver), Some(number)) = (&mut self.engine, begun) {
+                driver.begin(cluster, history, &mut self.work, number);
+            }
+        }
+        match &mut self.engine {
+            Engine::Rough(rough) => {
+                rough.tick(cluster, &self.work.volume, &mut self.work.open, self.work.index)
+            }
+            Engine::Driver(driver) => driver.tick(cluster, history, &mut self.work),
         }
     }
 
     /// A connection ended.
-    pub fn hung_up(&mut self, node: usize) {
-        self.conns.remove(&node);
-        for request in self.open.values_mut() {
-            request.retry_at = request.begun;
+    pub fn hung_up(&mut self, cluster: &mut Cluster, history: &mut History, conn: ConnId) {
+        match &mut self.engine {
+            Engine::Rough(rough) => rough.hung_up(conn, &mut self.work.open),
+            Engine::Driver(driver) => driver.hung_up(cluster, history, &mut self.work, conn),
         }
     }
 
     /// An answer came.
-    pub fn answered(
-        &mut self,
-        cluster: &mut Cluster,
-        history: &mut History,
-        reply: ClientReply,
-        payload: Option<Buf>,
-    ) {
-        let number = reply.number;
-        let Some(request) = self.open.get(&number).cloned() else { return };
-        let key = |b| (self.volume.id, request.chunk, b);
-        cluster.say(|| {
-            let Request { chunk, range, kind, .. } = &request;
-            format!(
-                "client {} {number} {kind:?} {chunk}/{range:?} of {}: {:?}",
-                self.index, reply.group, reply.result
-            )
-        });
-        match reply.result {
-            ClientResult::Done => {
-                for (block, at) in &request.entries {
-                    history.answered(key(*block), *at, cluster.now);
-                }
-                self.end(cluster, number);
-            }
-            ClientResult::Data { present, checksums } => {
-                let mut data = payload.iter().flat_map(|p| p.chunks_exact(4096));
-                let mut sums = checksums.iter();
-                for (at, block) in request.range.blocks().enumerate() {
-                    let seen = match present >> at & 1 {
-                        1 => {
-                            let bytes = data.next().expect("a block for each bit");
-                            let sum =
-                                block_checksum(self.volume.family, ChunkIndex(request.chunk), block, bytes);
-                            assert_eq!(
-                                Some(&sum),
-                                sums.next(),
-                                "data that do not match their checksum were served"
-                            );
-                            crate::check::sum(bytes)
-                        }
-                        _ => 0,
-                    };
-                    let observation = Observation { begun: request.begun, ended: cluster.now, content: seen };
-                    history.read(key(block), observation);
-                }
-                self.end(cluster, number);
-            }
-            ClientResult::NotPrimary { epoch, primary } => {
-                let known = self.leaders.entry(reply.group).or_insert((epoch, primary));
-                if epoch >= known.0 {
-                    *known = (epoch, primary);
-                }
-                self.again(cluster, number, 5);
-            }
-            ClientResult::Retry { after } => self.again(cluster, number, after.as_millis() as u64),
-            ClientResult::Stale { revision } => {
-                self.revision = self.revision.max(revision);
-                self.again(cluster, number, 5);
-            }
-            ClientResult::BelowMark => {
-                panic!("client {}: request {number} is below a mark it never gave", self.index)
-            }
-            ClientResult::NoSpace => self.again(cluster, number, 50),
-            ClientResult::Refused(Refusal::OldSession | Refusal::OldGeneration) => {
-                // of a life that ended
-            }
-            ClientResult::Refused(why) => {
-                // the slice may not have learned of the volume yet
-                assert!(why == Refusal::Unknown, "client {}: {why:?}", self.index);
-                self.again(cluster, number, 30);
-            }
-            ClientResult::Corrupt { range } => {
-                history.corrupt.push((self.volume.id, request.chunk, range));
-                self.again(cluster, number, 200);
-            }
-            ClientResult::Status { .. } => {}
+    pub fn answered(&mut self, cluster: &mut Cluster, history: &mut History, arrived: Arrived) {
+        match &mut self.engine {
+            Engine::Rough(rough) => rough.answered(cluster, history, &mut self.work, arrived),
+            Engine::Driver(driver) => driver.answered(cluster, history, &mut self.work, arrived),
         }
     }
 
-    fn again(&mut self, cluster: &mut Cluster, number: u64, after_ms: u64) {
-        let jitter = cluster.rng.random_range(0..10);
-        if let Some(request) = self.open.get_mut(&number) {
-            request.retry_at = cluster.now + Duration::from_millis(after_ms + jitter);
-        }
+    /// Whether nothing is under way.
+    pub fn is_idle(&self) -> bool {
+        self.work.open.is_empty() && !self.is_fenced
     }
 
-    fn end(&mut self, cluster: &Cluster, number: u64) {
-        if let Some(request) = self.open.remove(&number) {
-            self.longest = self.longest.max(cluster.now.since(request.begun));
-        }
-        self.answered_count += 1;
-        self.answered.insert(number);
-        while self.answered.remove(&self.below) {
-            self.below += 1;
-        }
+    /// Whether it sends through `core/client`: then how long it waits is what users will see.
+    pub fn is_driver(&self) -> bool {
+        matches!(self.engine, Engine::Driver(_))
+    }
+
+    /// From now on the longest wait of its writes is measured.
+    pub fn watch(&mut self, now: Instant) {
+        (self.work.watched_since, self.work.longest) = (now, Duration::ZERO);
+    }
+
+    /// The longest wait of a write since then, of those that still wait too.
+    pub fn longest_wait(&self, now: Instant) -> Duration {
+        let since = self.work.watched_since;
+        let open = self.work.open.values().filter(|r| r.is_write()).map(|r| now.since(r.begun.max(since)));
+        open.fold(self.work.longest, Duration::max)
+    }
+
+    /// How long its oldest request is under way.
+    pub fn longest_open(&self, now: Instant) -> Duration {
+        self.work.open.values().map(|r| now.since(r.begun)).fold(Duration::ZERO, Duration::max)
     }
 
     /// What it waits for, in words.
     pub fn describe(&self) -> Vec<String> {
-        let open = self.open.iter();
+        let open = self.work.open.iter();
         open.map(|(n, r)| {
             format!(
-                "client {} waits for {n}: {:?} {}/{:?} since {:?}, retries at {:?}",
-                self.index, r.kind, r.chunk, r.range, r.begun, r.retry_at
+                "client {} waits for {n}: {:?} {}/{:?} since {:?}",
+                self.work.index,
+                r.kind,
+                r.chunk,
+                r.range(),
+                r.begun
             )
         })
         .collect()
     }
 
     /// Reads all it may read once more: what is there when all is quiet.
-    pub fn read_all(&mut self, cluster: &mut Cluster) {
-        let blocks = if self.is_shared { SHARED_BLOCKS } else { OWN_BLOCKS };
-        let chunks =
-            if self.is_shared { vec![0] } else { vec![1 + 2 * self.index as u32, 2 + 2 * self.index as u32] };
+    pub fn read_all(&mut self, cluster: &mut Cluster, history: &mut History) {
+        let (blocks, chunks) = match self.work.is_shared {
+            true => (SHARED_BLOCKS, 0..1),
+            false => (OWN_BLOCKS, 1 + 2 * self.work.index as u32..3 + 2 * self.work.index as u32),
+        };
         for chunk in chunks {
-            let number = self.next;
-            self.next += 1;
+            let number = self.work.next;
+            self.work.next += 1;
             let request = Request {
                 chunk,
-                range: BlockRange::new(0, blocks),
+                offset: u32::from(self.work.first) * 4096,
+                len: u32::from(blocks) * 4096,
                 kind: Kind::Read,
                 begun: cluster.now,
-                retry_at: cluster.now,
+                send_at: cluster.now,
                 entries: vec![],
                 payload: None,
             };
-            self.open.insert(number, request);
+            self.work.open.insert(number, request);
+            if let Engine::Driver(driver) = &mut self.engine {
+                driver.begin(cluster, history, &mut self.work, number);
+            }
         }
     }
 }
 
-fn fill(block: &mut [u8], value: u64, number: u16) {
-    let pattern = (value ^ u64::from(number) << 48).to_le_bytes();
-    for (at, byte) in block.iter_mut().enumerate() {
+/// The bytes of a value in a block: they say what they are, so that a stray one is known.
+fn fill(part: &mut [u8], value: u64, block: u16) {
+    let pattern = pattern(value, block);
+    for (at, byte) in part.iter_mut().enumerate() {
         *byte = pattern[at % 8];
     }
 }
 
-/// The content of a whole block as histories know it.
-fn content(value: u64, number: u16) -> Vec<u8> {
-    let mut block = vec![0; 4096];
-    fill(&mut block, value, number);
-    block
+fn pattern(value: u64, block: u16) -> [u8; 8] {
+    (value ^ u64::from(block) << 48).to_le_bytes()
+}
+
+/// Whether a block of a drive is one that a client wrote whole; then which block of a chunk it was.
+pub fn written_block(bytes: &[u8]) -> Option<u16> {
+    let pattern: [u8; 8] = bytes[..8].try_into().ok()?;
+    let is_one = bytes.chunks_exact(8).all(|c| c == pattern);
+    let value = u64::from_le_bytes(pattern);
+    (is_one && value != 0).then_some((value >> 48) as u16)
+}
+
+/// What a whole block of a read shows.
+pub fn block_sum(bytes: &[u8]) -> u64 {
+    sum(bytes)
 }

@@ -1,0 +1,123 @@
+//! Rot: bits of a drive flip where it matters. What is drawn is a part of the drive that is in use, not a block at random:
+//! most blocks of a drive are garbage, and rot of those shows nothing.
+use crate::cluster::Cluster;
+use crate::node::End;
+use crate::workload::written_block;
+use rand::Rng;
+use rand::seq::IndexedRandom;
+use sarsen_buffer::block_checksum;
+use sarsen_store::memory::Image;
+use sarsen_types::record::Entry;
+use sarsen_types::{BLOCK_SIZE, ChunkIndex, FamilyId};
+use std::collections::BTreeSet;
+
+/// Blocks that rot at once.
+const BLOCKS_MAX: usize = 8;
+/// Pages that rot at once: each lies in two places, and mostly one of them stays.
+const PAGES_MAX: usize = 2;
+/// Journal blocks that rot at once.
+const JOURNAL_MAX: usize = 2;
+/// The mark of a map page, at its ninth byte.
+const PAGE_MARK: &[u8] = b"SMP1";
+/// The mark of a journal block, at its ninth byte.
+const JOURNAL_MARK: &[u8] = b"SJB1";
+/// Where a journal block says its place in the order.
+const JOURNAL_SEQUENCE: std::ops::Range<usize> = 48..56;
+
+/// What rots.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Part {
+    /// Blocks that clients would read.
+    Data,
+    /// Pages of the map, of roots, of superblocks.
+    Pages,
+    /// The youngest journal blocks.
+    Journal,
+    /// Whatever was ever written.
+    Any,
+}
+
+/// Bits of a node's drive flip: under the running node, or while it is down; then it comes back.
+pub fn rot(cluster: &mut Cluster, node: usize) {
+    let part = match cluster.rng.random_range(0..100) {
+        0..50 => Part::Data,
+        50..75 => Part::Pages,
+        75..90 => Part::Journal,
+        _ => Part::Any,
+    };
+    let live = live_sums(cluster, node);
+    // rot of pages and of the journal shows when the drive is opened
+    if part != Part::Data || cluster.rng.random_bool(0.3) {
+        cluster.end(node, End::Kill);
+        let soon = sarsen_types::Duration::from_millis(cluster.rng.random_range(20..3000));
+        cluster.nodes[node].returns_at = Some(cluster.now + soon);
+    }
+    let families: Vec<FamilyId> = cluster.meta.state.volumes.values().map(|v| v.family).collect();
+    let Some(image) = cluster.nodes[node].image_mut() else { return };
+    let mut blocks = places(image, part, &live, &families);
+    let count = match part {
+        Part::Journal => JOURNAL_MAX,
+        Part::Pages => PAGES_MAX,
+        _ => BLOCKS_MAX,
+    };
+    if part != Part::Journal {
+        blocks = blocks.choose_multiple(&mut cluster.rng, count).copied().collect();
+    }
+    blocks.truncate(count);
+    let bits: Vec<u32> = blocks.iter().map(|_| cluster.rng.random_range(0..BLOCK_SIZE as u32 * 8)).collect();
+    cluster.say(|| format!("rot of node {node}: {part:?} {blocks:?}"));
+    let image = cluster.nodes[node].image_mut().expect("it was just there");
+    for (block, bit) in blocks.iter().zip(bits) {
+        image.rot(*block, bit);
+    }
+    cluster.nodes[node].is_rotten = true;
+    cluster.damaged = Some(node);
+    cluster.count(match part {
+        Part::Data => "rot of data",
+        Part::Pages => "rot of map pages, roots, superblocks",
+        Part::Journal => "rot of the journal's end",
+        Part::Any => "rot of anything",
+    });
+}
+
+/// Checksums of what a node's copies hold.
+fn live_sums(cluster: &mut Cluster, node: usize) -> BTreeSet<u64> {
+    let Some(store) = cluster.nodes[node].store_mut() else { return BTreeSet::new() };
+    let groups: Vec<_> = store.groups().collect();
+    let entries = groups.into_iter().flat_map(|g| store.top_entries(g).0).collect::<Vec<_>>();
+    let sums = entries.into_iter().filter_map(|(_, e)| match e {
+        Entry::Data(_, checksum) => Some(checksum.0),
+        _ => None,
+    });
+    sums.collect()
+}
+
+fn places(image: &Image, part: Part, live: &BTreeSet<u64>, families: &[FamilyId]) -> Vec<u64> {
+    let marked = |mark: &[u8]| -> Vec<u64> {
+        image.blocks().filter(|b| image.block(*b).is_some_and(|bytes| &bytes[8..12] == mark)).collect()
+    };
+    match part {
+        Part::Any => image.blocks().collect(),
+        Part::Pages => marked(PAGE_MARK),
+        Part::Journal => {
+            let mut blocks = marked(JOURNAL_MARK);
+            let sequence = |b: &u64| {
+                let bytes = &image.block(*b).expect("it is marked")[JOURNAL_SEQUENCE];
+                std::cmp::Reverse(u64::from_le_bytes(bytes.try_into().expect("eight bytes")))
+            };
+            blocks.sort_by_key(sequence);
+            blocks
+        }
+        Part::Data => {
+            let is_live = |bytes: &[u8]| {
+                let Some(number) = written_block(bytes) else { return false };
+                // chunks are few; which one it was the checksum tells
+                (0..8).any(|chunk| {
+                    let sum = |f: &FamilyId| block_checksum(*f, ChunkIndex(chunk), number, bytes);
+                    families.iter().any(|f| live.contains(&sum(f).0))
+                })
+            };
+            image.blocks().filter(|b| image.block(*b).is_some_and(|bytes| is_live(&bytes))).collect()
+        }
+    }
+}
