@@ -1,8 +1,9 @@
 //! Little-endian bytes of what lies on a drive: a writer that grows, a reader that never panics.
+use crate::place::BLOCKS_MAX;
 use sarsen_types::record::{Body, Content, Entry, Record, Recover, Table, Write};
 use sarsen_types::{
-    AttachmentId, BlockRange, Checksum, Epoch, FamilyId, Generation, GroupId, LayerId, Mark, ObjectId,
-    QueueId, RequestId, RequestNote, SessionId, Version,
+    AttachmentId, BLOCKS_PER_CHUNK, BlockRange, Checksum, Epoch, FamilyId, Generation, GroupId, LayerId,
+    Mark, ObjectId, QueueId, RequestId, RequestNote, SessionId, Version,
 };
 
 /// Bytes of a note: 32 of the request, 12 of the object, 4 of the range.
@@ -103,6 +104,14 @@ pub fn put_object(w: &mut Writer, o: ObjectId) {
 /// Takes an object's id.
 pub fn get_object(r: &mut Reader<'_>) -> Result<ObjectId, Malformed> {
     Ok(ObjectId::new(r.get_u64()?, r.get_u32()?))
+}
+/// Takes the number of a block in its chunk.
+pub fn get_block(r: &mut Reader<'_>) -> Result<u16, Malformed> {
+    let block = r.get_u16()?;
+    match block < BLOCKS_PER_CHUNK {
+        true => Ok(block),
+        false => r.fail("a block of a chunk"),
+    }
 }
 fn put_range(w: &mut Writer, b: BlockRange) {
     w.u16(b.first).u16(b.count);
@@ -216,6 +225,9 @@ pub fn get_record(r: &mut Reader<'_>) -> Result<(Record, Vec<u64>), Malformed> {
             let (family, since) = (FamilyId(r.get_u64()?), Epoch(r.get_u32()?));
             let (first, touched) = (r.get_u16()?, Version(r.get_u64()?));
             let n = r.count(1)?;
+            if usize::from(first) + n > usize::from(BLOCKS_PER_CHUNK) {
+                return r.fail("entries of blocks inside a chunk");
+            }
             let entries = (0..n).map(|_| get_entry(r)).collect::<Result<_, _>>()?;
             Body::Recover(Recover { object, family, since, first, entries, touched })
         }
@@ -224,7 +236,7 @@ pub fn get_record(r: &mut Reader<'_>) -> Result<(Record, Vec<u64>), Malformed> {
         6 => Body::Repair {
             object: get_object(r)?,
             family: FamilyId(r.get_u64()?),
-            block: r.get_u16()?,
+            block: get_block(r)?,
             version: Version(r.get_u64()?),
             checksum: Checksum(r.get_u64()?),
         },
@@ -240,6 +252,9 @@ pub fn get_record(r: &mut Reader<'_>) -> Result<(Record, Vec<u64>), Malformed> {
     };
     let n = r.get_u16()? as usize;
     let places = (0..n).map(|_| r.get_u40()).collect::<Result<Vec<_>, _>>()?;
+    if places.iter().any(|p| *p >= BLOCKS_MAX) {
+        return r.fail("blocks of a slice");
+    }
     let record = Record { group, promise, body };
     match places.len() == record.data_blocks() as usize {
         true => Ok((record, places)),

@@ -1,5 +1,7 @@
 //! Map pages in memory: a bounded number of them, the ones not used for longest go first (S4).
+use crate::leaf;
 use crate::page::{HEADER, PageKind, Pointer, unseal};
+use crate::table;
 use sarsen_buffer::Buf;
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -72,9 +74,13 @@ impl Cache {
         }
     }
 
-    /// A page that was read: kept when it is what its pointer names.
+    /// A page that was read: kept when it is what its pointer names, and legible.
     pub fn take_in(&mut self, pointer: Pointer, kind: PageKind, buf: Option<Buf>) -> bool {
-        match buf.filter(|buf| unseal(buf, kind, Some(pointer.sum)).is_ok()) {
+        let check = |payload: &[u8]| match kind {
+            PageKind::Table => table::check(payload),
+            _ => leaf::check(kind, payload),
+        };
+        match buf.filter(|buf| unseal(buf, kind, Some(pointer.sum)).and_then(check).is_ok()) {
             Some(buf) => {
                 self.put(pointer, buf);
                 true
@@ -114,9 +120,9 @@ mod tests {
         let mut cache = Cache::new(0);
         let mut pointers = Vec::new();
         for block in 1..=3 * PAGES_MIN as u64 {
-            let (buf, sum) = seal(&pool, PageKind::Table, &block.to_le_bytes());
+            let (buf, sum) = seal(&pool, PageKind::Dense, &block.to_le_bytes());
             let pointer = Pointer { block, sum };
-            assert!(cache.take_in(pointer, PageKind::Table, Some(buf)));
+            assert!(cache.take_in(pointer, PageKind::Dense, Some(buf)));
             pointers.push(pointer);
             assert!(matches!(cache.get(pointers[0]), Found::Here(_)));
         }

@@ -257,6 +257,9 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Superblock, Refused> {
     let some = |id: u128| (id != 0).then_some(id);
     let (identity, cluster, size) =
         (DriveIdentity(r.get_u128()?), some(r.get_u128()?).map(ClusterId), r.get_u64()?);
+    if size / (BLOCK_SIZE as u64) < 3 * APART {
+        return Err(r.fail::<()>("bytes of a drive").unwrap_err().into());
+    }
     let registered = some(r.get_u128()?).map(OpenId);
     let opens = (0..r.count(16)?).map(|_| r.get_u128().map(OpenId)).collect::<Result<_, _>>()?;
     let n = r.count(32)?;
@@ -272,6 +275,9 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Superblock, Refused> {
         })
     };
     let slices = (0..n).map(|_| slice(&mut r)).collect::<Result<Vec<_>, _>>()?;
+    if !slices.iter().all(|s| s.fits(size)) {
+        return Err(r.fail::<()>("slices inside the drive").unwrap_err().into());
+    }
     Ok(Superblock { identity, cluster, size, slices, registered, opens, generation })
 }
 

@@ -200,7 +200,7 @@ fn slice<D: Disk>(disk: &mut D, identity: DriveIdentity, region: &SliceRegion) -
     let mut io = Blocking { disk, pool: Pool::new(), offset: region.offset, read_bytes: 0 };
     let mut newest: Option<Root> = None;
     for root in region.roots() {
-        let (number, says) = match io.read(root, 1).map(|buf| read_root(&buf, identity)) {
+        let (number, says) = match io.read(root, 1).map(|buf| read_root(&buf, identity, region)) {
             None => (None, "unreadable".to_owned()),
             Some(Ok(root)) => {
                 let number = root.number;

@@ -118,14 +118,18 @@ impl Entries {
     }
 }
 
-/// Whether a payload is one that a leaf of this kind may have: for tools and fuzzing.
+/// Whether a payload is one that a leaf of this kind may have.
 pub fn check(kind: PageKind, payload: &[u8]) -> Result<(), Malformed> {
     let mut r = Reader::new(payload);
     if kind == PageKind::Dense {
         return (0..LEAF_ENTRIES).try_for_each(|_| Held::get(&mut r).map(drop));
     }
     let mut before = None;
-    for _ in 0..r.count(SPARSE_BYTES)? {
+    let count = r.count(SPARSE_BYTES)?;
+    if count > LEAF_ENTRIES {
+        return r.fail("no more entries than a sparse leaf has");
+    }
+    for _ in 0..count {
         let block = r.get_u16()?;
         if block >= BLOCKS_PER_CHUNK || before.is_some_and(|b| b >= block) {
             return r.fail("blocks of a chunk, ascending");

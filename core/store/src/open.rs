@@ -10,12 +10,15 @@ use crate::journal::Head;
 use crate::page::{self, PageKind, Twin, unseal};
 use crate::region::SliceRegion;
 use crate::replay::replay;
-use crate::space::{Space, Span};
+use crate::space::{SPAN, Space, Span};
 use crate::store::{Found, Options, Store};
 use crate::stream::{get_group, get_spans, get_twins};
 use crate::table::{Directory, get_slots};
 use sarsen_buffer::{Buf, Pool};
 use sarsen_types::{BLOCK_SIZE, DriveIdentity, Version};
+
+/// Roots and journal blocks are numbered up to here at most: no drive writes as many.
+const NUMBER_MAX: u64 = 1 << 62;
 
 /// Why a slice does not open.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -187,7 +190,7 @@ fn newest_root<D: Disk>(
     let mut why = Malformed { at: 0, what: "a readable block" };
     for block in region.roots() {
         let Some(buf) = io.read(block, 1) else { continue };
-        match read_root(&buf, options.drive) {
+        match read_root(&buf, options.drive, region) {
             Ok(root) if best.as_ref().is_none_or(|b| b.number < root.number) => best = Some(root),
             Ok(_) => {}
             Err(e) => why = e,
@@ -196,7 +199,7 @@ fn newest_root<D: Disk>(
     best.ok_or(OpenError::NoRoot(why))
 }
 
-pub(crate) fn read_root(bytes: &[u8], drive: DriveIdentity) -> Result<Root, Malformed> {
+pub(crate) fn read_root(bytes: &[u8], drive: DriveIdentity, region: &SliceRegion) -> Result<Root, Malformed> {
     let mut r = Reader::new(unseal(bytes, PageKind::Root, None)?);
     let number = r.get_u64()?;
     if r.get_u128()? != drive.0 {
@@ -204,8 +207,11 @@ pub(crate) fn read_root(bytes: &[u8], drive: DriveIdentity) -> Result<Root, Malf
     }
     let stream_len = r.get_u64()?;
     let head = Head { unit: r.get_u64()?, sequence: r.get_u64()?, previous: r.get_u64()? };
-    if head.sequence == 0 {
-        return r.fail("a sequence above zero");
+    if head.sequence == 0 || head.sequence > NUMBER_MAX || number > NUMBER_MAX {
+        return r.fail("a sequence above zero, and numbers that can be counted on");
+    }
+    if head.unit >= region.ring_blocks {
+        return r.fail("a unit of the ring");
     }
     Ok(Root { number, stream_len, head, lists: get_list(&mut r)? })
 }
@@ -247,7 +253,7 @@ pub(crate) fn read_map<D: Disk>(
         return Ok(map);
     }
     let fail = |why| OpenError::NoMap { block: root.lists[0].at[0], why };
-    decode(&stream, &mut map).map_err(fail)?;
+    decode(&stream, &mut map).and_then(|()| check_spans(&map.spans, region)).map_err(fail)?;
     let Map { groups, doomed, ailing, .. } = &mut map;
     for directory in groups.values_mut().map(|g| &mut g.directory).chain(doomed) {
         read_index(io, region, directory, ailing)?;
@@ -269,6 +275,21 @@ fn decode(stream: &[u8], map: &mut Map) -> Result<(), Malformed> {
     Ok(())
 }
 
+fn check_spans(spans: &[Span], region: &SliceRegion) -> Result<(), Malformed> {
+    let mut left = region.blocks - 1 - region.data_first();
+    for span in spans {
+        let blocks = left.min(SPAN);
+        if u64::from(span.free) > blocks {
+            return Err(Malformed { at: 0, what: "no more free blocks than there are" });
+        }
+        left -= blocks;
+    }
+    match left {
+        0 => Ok(()),
+        _ => Err(Malformed { at: 0, what: "a span for each bitmap page" }),
+    }
+}
+
 fn read_index<D: Disk>(
     io: &mut Blocking<'_, D>,
     region: &SliceRegion,
@@ -280,6 +301,10 @@ fn read_index<D: Disk>(
         let buf = io.twin(region, PageKind::Index, twin, ailing)?;
         let slots = get_slots(&buf[page::HEADER..]);
         directory.slots.extend(slots.map_err(|why| OpenError::NoMap { block: twin.at[0], why })?);
+    }
+    if !directory.slots.is_sorted_by(|a, b| a.first < b.first) {
+        let block = directory.index.first().map_or(0, |t| t.at[0]);
+        return Err(OpenError::NoMap { block, why: Malformed { at: 0, what: "slots, ascending" } });
     }
     // one of two places was bad: written anew with the next checkpoint
     directory.is_changed |= *ailing > before;

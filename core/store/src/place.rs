@@ -8,6 +8,8 @@ pub const ENTRY_BYTES: usize = 21;
 /// The two high bits of a place's 40 say what it is.
 const KIND_SHIFT: u32 = 38;
 const BLOCK_MASK: u64 = (1 << KIND_SHIFT) - 1;
+/// Blocks that places can tell apart: a slice has no more.
+pub const BLOCKS_MAX: u64 = 1 << KIND_SHIFT;
 
 /// What a place is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -3,7 +3,9 @@
 //! ```text
 //! root | ... 1 MiB ... | journal ring | bitmaps, two versions, each twice | data and map pages | root
 //! ```
+use crate::place::BLOCKS_MAX;
 use crate::space::{BITMAP_COPIES, pages_of};
+use sarsen_types::BLOCK_SIZE;
 
 /// See the module. Blocks are counted from the slice's start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,6 +21,16 @@ pub struct SliceRegion {
 }
 
 impl SliceRegion {
+    /// Whether it lies inside a drive of so many bytes, and its parts inside it: what a superblock says is not believed.
+    pub fn fits(&self, drive: u64) -> bool {
+        let block = BLOCK_SIZE as u64;
+        self.offset.is_multiple_of(block)
+            && self.blocks <= BLOCKS_MAX
+            && self.offset / block + self.blocks <= drive / block
+            && (1..self.blocks).contains(&self.ring_first)
+            && (1..self.blocks - self.ring_first).contains(&self.ring_blocks)
+            && self.data_first() + 1 < self.blocks
+    }
     /// First block of the bitmaps.
     pub fn bitmap_first(&self) -> u64 {
         self.ring_first + self.ring_blocks

@@ -1,7 +1,7 @@
 //! What a root says beside the map: groups with their ledgers and tables, entries that are not merged, bitmaps (S13).
 use crate::bytes::{
-    Malformed, NOTE, Reader, Writer, get_mark, get_note, get_object, get_session, put_mark, put_note,
-    put_object, put_session,
+    Malformed, NOTE, Reader, Writer, get_block, get_mark, get_note, get_object, get_session, put_mark,
+    put_note, put_object, put_session,
 };
 use crate::group::Group;
 use crate::object::{Object, Stacks};
@@ -9,9 +9,7 @@ use crate::page::Twin;
 use crate::place::{ENTRY_BYTES, Held};
 use crate::space::Span;
 use crate::stack::{Over, Role, Stack};
-use sarsen_types::{
-    BLOCKS_PER_CHUNK, Epoch, FamilyId, GroupId, LayerId, Ledger, ObjectId, RequestNote, Version,
-};
+use sarsen_types::{Epoch, FamilyId, GroupId, LayerId, Ledger, ObjectId, RequestNote, Version};
 use smallvec::SmallVec;
 
 /// An object's unmerged entries, as a root holds them.
@@ -54,10 +52,7 @@ pub fn get_group(r: &mut Reader<'_>) -> Result<(GroupId, Group), Malformed> {
         let id = get_object(r)?;
         let mut object = Object { family: FamilyId(r.get_u64()?), ..Object::default() };
         for _ in 0..r.count(14)? {
-            let block = r.get_u16()?;
-            if block >= BLOCKS_PER_CHUNK {
-                return r.fail("a block of a chunk");
-            }
+            let block = get_block(r)?;
             let cut = Version(r.get_u64()?);
             let entries = (0..r.count(OVER)?).map(|_| get_over(r)).collect::<Result<SmallVec<_>, _>>()?;
             if entries.len() > 1 {

@@ -76,6 +76,15 @@ pub fn lines(payload: &[u8]) -> Result<Vec<(ObjectId, Line)>, Malformed> {
     (0..r.count(LINE)?).map(|_| get_line(&mut r)).collect()
 }
 
+/// Whether a payload is one that a table page may have.
+pub fn check(payload: &[u8]) -> Result<(), Malformed> {
+    let lines = lines(payload)?;
+    match !lines.is_empty() && lines.is_sorted_by(|a, b| a.0 < b.0) {
+        true => Ok(()),
+        false => Err(Malformed { at: 0, what: "lines, ascending" }),
+    }
+}
+
 /// The payload of a table page.
 pub fn put_lines(lines: &[(ObjectId, Line)]) -> Vec<u8> {
     let mut w = Writer::default();
@@ -171,6 +180,9 @@ pub fn get_slots(payload: &[u8]) -> Result<Vec<Slot>, Malformed> {
         .map(|_| {
             let first = ObjectId::new(r.get_u64()?, r.get_u32()?);
             let (touched, lines) = (Version(r.get_u64()?), r.get_u16()?);
+            if lines == 0 || usize::from(lines) > LINES_MAX {
+                return r.fail("as many lines as a table page has");
+            }
             Ok(Slot { first, touched, lines, page: Twin::get(&mut r)? })
         })
         .collect()
