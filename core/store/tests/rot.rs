@@ -1,4 +1,4 @@
-//! Bits that flip in the map: noticed, never taken for the truth; what lies in two places heals, what does not is said.
+//! Bits that flip in the map: noticed, never taken for the truth; what lies in two places is written anew, what does not is said.
 mod support;
 use sarsen_store::events::ReadError;
 use sarsen_store::inspect::inspect;
