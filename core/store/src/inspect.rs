@@ -2,10 +2,10 @@
 use crate::disk::Disk;
 use crate::drive::{APART, Refused, SUPER_FORMAT, Superblock, copies, decode, foreign, slice_identity};
 use crate::leaf;
-use crate::open::{Blocking, Map, Root, read_map, read_root};
+use crate::open::{Blocking, Map, OpenError, Root, read_map, read_root};
 use crate::page::{HEADER, PageKind, unseal};
 use crate::region::SliceRegion;
-use crate::table::lines;
+use crate::table::{self, lines};
 use sarsen_buffer::Pool;
 use sarsen_types::{BLOCK_SIZE, ClusterId, DriveIdentity, OpenId};
 use serde::Serialize;
@@ -256,8 +256,12 @@ fn walk<D: Disk>(io: &mut Blocking<'_, D>, region: &SliceRegion, map: &Map, foun
                 break;
             }
             twins.push(slot.page.at[0]);
-            let table = match io.twin(region, PageKind::Table, slot.page, &mut ailing) {
-                Ok(buf) => lines(&buf[HEADER..]).unwrap_or_default(),
+            let illegible = |why| OpenError::NoMap { block: slot.page.at[0], why };
+            let table = match io
+                .twin(region, PageKind::Table, slot.page, &mut ailing)
+                .and_then(|buf| table::check(&buf[HEADER..]).and(lines(&buf[HEADER..])).map_err(illegible))
+            {
+                Ok(table) => table,
                 Err(why) => {
                     found.problems.push(why.to_string());
                     continue;

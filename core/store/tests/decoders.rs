@@ -9,6 +9,7 @@ use sarsen_buffer::{Pool, block_checksum, bytes_checksum};
 use sarsen_store::bytes::{Reader, Writer, get_record, put_record};
 use sarsen_store::disk::{Disk, OpId};
 use sarsen_store::drive::{FormatParams, begin_open, format, inspect, read, slice_identity};
+use sarsen_store::events::Event;
 use sarsen_store::group::{Group, Left};
 use sarsen_store::memory::{Image, MemDisk};
 use sarsen_store::page::{PageKind, seal, unseal};
@@ -473,6 +474,30 @@ fn numbers_that_no_drive_has_are_refused() {
         let mut sealed = pages.clone();
         replace(&mut sealed, old, new);
         assert!(open(disk_with(&image, &sealed)).is_err(), "{what}");
+    }
+}
+
+/// A merge took such a page for one without lines, and wrote the table anew without its objects.
+#[test]
+fn a_table_page_that_is_sealed_and_not_legible_is_bad() {
+    let image = image();
+    let pages = metadata(&image);
+    let old = pages.values().find(|p| p[14] == 3 && p[8..12] == *b"SMP1").unwrap();
+    assert_eq!(old[16], 2, "two lines");
+    for (at, bytes) in [(16, [41, 0, 0, 0]), (16, [0; 4]), (20, [8, 0, 0, 0])] {
+        let mut new = old.clone();
+        new[at..at + 4].copy_from_slice(&bytes);
+        let mut sealed = pages.clone();
+        replace(&mut sealed, old, new);
+        let mut disk = disk_with(&image, &sealed);
+        let problems = inspect(&mut disk).slices.remove(0).problems;
+        assert!(problems.len() == 1 && problems[0].contains("unreadable"), "{problems:?}");
+        let superblock = read(&mut disk).unwrap();
+        let mut store = Store::open(disk, superblock.slices[0], options(&Pool::new())).unwrap().0;
+        store.force_checkpoint();
+        let mut events = Vec::new();
+        store.poll(Instant(0), &mut events);
+        assert!(events.iter().any(|e| matches!(e, Event::Failed(_))), "the drive ends: {events:?}");
     }
 }
 
