@@ -93,6 +93,11 @@ impl<D: Disk> Store<D> {
         Ok(has_bad)
     }
 
+    /// For tests: what was freed is taken as soon as it may be.
+    pub fn rewind_allocation(&mut self) {
+        self.space.rewind();
+    }
+
     /// A page's payload, read when it is away; `None` when it is bad.
     fn waited(&mut self, want: Want) -> Option<Vec<u8>> {
         loop {

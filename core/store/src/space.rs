@@ -284,6 +284,11 @@ impl Space {
         }
     }
 
+    /// Streams begin anew at the emptiest region's first hole: as in a store that is full, what was freed is soon taken.
+    pub fn rewind(&mut self) {
+        self.cursors = [(0, 0); 4];
+    }
+
     fn is_free(&self, block: u64) -> bool {
         let (page, word, bit) = self.at(block);
         let page = &self.pages[page];

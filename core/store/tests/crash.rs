@@ -109,6 +109,29 @@ impl Run {
         }
     }
 
+    /// Fills the store but for a few blocks, so that what is freed is written again soon: a place that is reused too early
+    /// is then found out.
+    fn fill(&mut self, free: u64) {
+        let mut chunk = 100;
+        while self.store.space().total_blocks - self.store.space().used_blocks > free + 64 {
+            for first in (0..1024).step_by(64) {
+                let report = self.store.space();
+                let left = (report.total_blocks - report.used_blocks).saturating_sub(free);
+                let count = left.min(64) as u16;
+                if count > 0 {
+                    self.write(ObjectId::new(1, chunk), BlockRange::new(first, count), 1);
+                }
+                self.turn();
+            }
+            chunk += 1;
+            self.raise_floor();
+        }
+        self.store.force_checkpoint();
+        self.turn();
+        // what fills is not looked at again
+        self.model.blocks.retain(|(id, _), _| id.chunk.0 < 100);
+    }
+
     /// All below are persisted: the floor may move.
     fn raise_floor(&mut self) {
         let open = self.waiting.values().flatten().map(|w| w.1).min();
@@ -213,6 +236,9 @@ fn what_was_persisted_survives_any_crash() {
         println!("seed {seed}");
         let mut rng = SmallRng::seed_from_u64(seed);
         let mut run = Run::new(seed % 2 == 0);
+        if seed % 4 < 2 {
+            run.fill(rng.random_range(100..600));
+        }
         for _ in 0..rng.random_range(50..400) {
             match rng.random_range(0..100) {
                 0..55 => {
@@ -240,6 +266,7 @@ fn what_was_persisted_survives_any_crash() {
                     run.turn();
                 }
                 97 => run.store.ask_checkpoint(),
+                98 => run.store.rewind_allocation(),
                 _ => run.crash(&mut rng),
             }
         }

@@ -51,6 +51,7 @@ impl History {
 
     fn step(&mut self, step: Step) {
         let content = self.asked as u8 + 1;
+        self.bench.store.rewind_allocation();
         match step {
             WriteTwo => self.write(1, 7, 2, content),
             WriteOver => self.write(1, 8, 2, content),
@@ -115,8 +116,12 @@ fn run(steps: &[Step], completed: usize, is_durable: bool) -> Option<History> {
     for (at, step) in steps.iter().enumerate() {
         history.step(*step);
         // half of what there is to complete completes before the next step, so that steps overlap
-        let until =
-            if at + 1 == steps.len() { usize::MAX } else { history.bench.store.disk().waiting() / 2 + 1 };
+        // but the first checkpoint ends, so that there is something for a second to displace
+        let is_first = matches!(step, Checkpoint) && !steps[..at].iter().any(|s| matches!(s, Checkpoint));
+        let until = match at + 1 == steps.len() || is_first {
+            true => usize::MAX,
+            false => history.bench.store.disk().waiting() / 2 + 1,
+        };
         for _ in 0..until {
             if left == 0 {
                 return Some(history);
@@ -179,5 +184,16 @@ fn every_crash_point_of_histories_around_a_checkpoint() {
             points += all_crash_points(&[first, Settle, Checkpoint, last]);
         }
     }
+    // what the second checkpoint displaces must not be written before its root is there
+    points += all_crash_points(&[
+        WriteTwo,
+        Settle,
+        Checkpoint,
+        WriteOver,
+        Settle,
+        Checkpoint,
+        WriteElsewhere,
+        WriteTwo,
+    ]);
     println!("{points} crash points");
 }

@@ -31,6 +31,8 @@ pub struct Bench {
     is_durable: bool,
     open: u128,
     next: u64,
+    /// The epoch of what is written.
+    pub epoch: u32,
     pub persisted: Vec<Token>,
     pub refused: Vec<Token>,
 }
@@ -72,6 +74,7 @@ impl Bench {
             is_durable,
             open,
             next: 1,
+            epoch: 1,
             persisted,
             refused,
         }
@@ -80,30 +83,31 @@ impl Bench {
     /// The same store after a crash that left this.
     pub fn restarted(&self, image: Image) -> Bench {
         let again = Bench::over(image, self.region, self.size, self.memory, self.is_durable, self.open + 1);
-        Bench { next: self.next, ..again }
+        Bench { next: self.next, epoch: self.epoch, ..again }
     }
 
     /// A clean stop and start.
     pub fn restart(self) -> Bench {
-        let (region, size, memory, is_durable, open, next) =
-            (self.region, self.size, self.memory, self.is_durable, self.open, self.next);
+        let (region, size, memory, is_durable, open) =
+            (self.region, self.size, self.memory, self.is_durable, self.open);
+        let (next, epoch) = (self.next, self.epoch);
         let image = self.store.close().image().clone();
-        Bench { next, ..Bench::over(image, region, size, memory, is_durable, open + 1) }
+        Bench { next, epoch, ..Bench::over(image, region, size, memory, is_durable, open + 1) }
     }
 
     pub fn version(&self) -> Version {
-        Version::new(Epoch(1), self.next - 1)
+        Version::new(Epoch(self.epoch), self.next - 1)
     }
 
     pub fn persist(&mut self, body: Body, payload: Option<sarsen_buffer::Buf>) -> Token {
         let token = Token(self.next);
-        self.store.persist(token, Record { group: GROUP, promise: Epoch(1), body }, payload);
+        self.store.persist(token, Record { group: GROUP, promise: Epoch(self.epoch), body }, payload);
         token
     }
 
     /// Asks for a write of blocks whose first byte is `content`; 0: a discard.
     pub fn write(&mut self, object: ObjectId, range: BlockRange, content: u8) -> Version {
-        let version = Version::new(Epoch(1), self.next);
+        let version = Version::new(Epoch(self.epoch), self.next);
         let mut payload = self.pool.take_zeroed(range.bytes());
         payload.get_mut().chunks_exact_mut(4096).for_each(|block| block[0] = content);
         let sum = |block: u16| block_checksum(FAMILY, object.chunk, block, &payload[..4096]);
