@@ -176,7 +176,7 @@ impl Dev {
 
     /// Asks the node with this id to end (SIGTERM): it hands over first; then it stays dead.
     pub fn terminate_node(&self, id: u32) -> Result<()> {
-        crate::process::terminate(self.pid_of(id)?);
+        crate::process::signal(self.pid_of(id)?, libc::SIGTERM);
         self.wait_dead(id)
     }
 
@@ -214,12 +214,20 @@ impl Dev {
         }
     }
 
-    /// Ends it as Ctrl-C does.
+    /// Ends it as an init system does.
     pub fn stop(&mut self) -> Result<()> {
+        self.end(libc::SIGTERM)
+    }
+
+    /// Ends it as Ctrl-C does.
+    pub fn interrupt(&mut self) -> Result<()> {
+        self.end(libc::SIGINT)
+    }
+
+    fn end(&mut self, signal: libc::c_int) -> Result<()> {
         let Some(mut child) = self.child.take() else { return Ok(()) };
-        crate::process::terminate(child.id());
-        let status =
-            program::wait(&mut child, Duration::from_secs(60)).context("sarsen dev ends on SIGTERM")?;
+        crate::process::signal(child.id(), signal);
+        let status = program::wait(&mut child, Duration::from_secs(60)).context("sarsen dev ends")?;
         anyhow::ensure!(status.success(), "sarsen dev ended with {status}");
         Ok(())
     }

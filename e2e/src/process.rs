@@ -4,14 +4,13 @@ use std::time::Duration;
 
 /// Ends a process at once. One that is gone is no error.
 pub fn kill(pid: u32) {
-    // SAFETY: no pointers. The id is of a process that this test started or that belongs to one.
-    unsafe { libc::kill(pid as libc::pid_t, libc::SIGKILL) };
+    signal(pid, libc::SIGKILL);
 }
 
-/// Asks a process to end. One that is gone is no error.
-pub fn terminate(pid: u32) {
-    // SAFETY: as for `kill`.
-    unsafe { libc::kill(pid as libc::pid_t, libc::SIGTERM) };
+/// Sends a signal. A process that is gone is no error.
+pub fn signal(pid: u32, signal: libc::c_int) {
+    // SAFETY: no pointers. The id is of a process that this test started or that belongs to one.
+    unsafe { libc::kill(pid as libc::pid_t, signal) };
 }
 
 /// The children of a process, and theirs.

@@ -130,6 +130,10 @@ fn nothing_outlives_dev() {
     assert!(!pids.iter().any(|p| process::is_alive(*p)), "SIGTERM ends all of it");
     dev.resume().unwrap();
     let pids = dev.pids();
+    dev.interrupt().unwrap();
+    assert!(!pids.iter().any(|p| process::is_alive(*p)), "Ctrl-C ends all of it");
+    dev.resume().unwrap();
+    let pids = dev.pids();
     process::kill(dev.pid());
     wait_until("the death of dev ends all of it", Duration::from_secs(10), || {
         Ok(!pids.iter().any(|p| process::is_alive(*p)))
@@ -208,7 +212,7 @@ fn export_runs_in_the_foreground_and_gives_the_volume_back() {
         assert_eq!(size.trim(), (64u64 << 20).to_string(), "{url}");
         let attached = dev.json(&["attachment", "list"]).unwrap();
         assert_eq!(attached.as_array().unwrap().len(), 1, "{attached}");
-        process::terminate(export.id());
+        process::signal(export.id(), libc::SIGTERM);
         assert!(sarsen_e2e::program::wait(&mut export, QUICK).unwrap().success());
         let attached = dev.json(&["attachment", "list"]).unwrap();
         assert!(attached.as_array().unwrap().is_empty(), "{attached}");
