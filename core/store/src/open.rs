@@ -156,9 +156,9 @@ impl<D: Disk> Store<D> {
         }
         let objects = groups.values().flat_map(|g| g.objects.values());
         let owned = objects.flat_map(|o| o.owned()).filter_map(|h| h.place.block());
-        owned
-            .filter(|b| region.data_first() <= *b && *b < region.blocks - 1)
-            .for_each(|b| space.mark_held(b));
+        for block in owned.filter(|b| region.data_first() <= *b && *b < region.blocks - 1) {
+            space.mark_held(block).map_err(|why| OpenError::NoMap { block, why })?;
+        }
         let found = Found {
             groups,
             doomed: doomed.into_iter().chain(replayed.doomed).collect(),

@@ -396,11 +396,16 @@ impl Space {
     }
 
     /// Found in use by an entry not merged, when the drive was opened.
-    pub fn mark_held(&mut self, block: u64) {
+    pub fn mark_held(&mut self, block: u64) -> Result<(), Malformed> {
         let (page, word, bit) = self.at(block);
-        if self.pages[page].held.as_ref().is_none_or(|b| b[word] & bit == 0) {
+        let is_held = self.pages[page].held.as_ref().is_some_and(|b| b[word] & bit != 0);
+        if !is_held && self.free == 0 {
+            return Err(Malformed { at: 0, what: "a free block for each entry that is not merged" });
+        }
+        if !is_held {
             self.hold(block);
         }
+        Ok(())
     }
 
     /// A held block is named by what the next root names.
@@ -583,10 +588,10 @@ mod tests {
     fn small_writes_thread_the_holes_and_long_ones_take_empty_regions() {
         let mut space = Space::new(0, 3 * REGION, &[]);
         for block in [0, 1, 5] {
-            space.mark_held(block);
+            space.mark_held(block).unwrap();
         }
         for block in 2 * REGION..2 * REGION + 900 {
-            space.mark_held(block);
+            space.mark_held(block).unwrap();
         }
         assert_eq!(space.take(Stream::Long, 64), Some((REGION, 64)));
         assert_eq!(space.take(Stream::Small, 10), Some((2, 3)));

@@ -450,7 +450,9 @@ fn numbers_that_no_drive_has_are_refused() {
     let pages = metadata(&image);
     let page_of = |kind: u8| pages.values().find(|p| p[14] == kind && p[8..12] == *b"SMP1").unwrap();
     let (root, superblock, index) = (page_of(6), page_of(7), page_of(8));
-    let cases: [(&str, &Vec<u8>, usize, &[u8]); 9] = [
+    let stream = page_of(4);
+    let stream_len = u64::from_le_bytes(root[40..48].try_into().unwrap()) as usize;
+    let cases: [(&str, &Vec<u8>, usize, &[u8]); 10] = [
         ("a drive of no bytes", superblock, 60, &[0; 8]),
         ("a slice that begins behind all drives", superblock, 108, &[0xff; 8]),
         ("a slice longer than places can tell", superblock, 116, &[0xff; 8]),
@@ -460,6 +462,7 @@ fn numbers_that_no_drive_has_are_refused() {
         ("a unit behind the ring", root, 48, &[0xff; 8]),
         ("the last sequence there can be", root, 56, &[0xff; 8]),
         ("a table page without lines", index, 40, &[0; 2]),
+        ("no block for an entry that is not merged", stream, 16 + stream_len - 2, &[0; 2]),
     ];
     for page in [root, superblock, index] {
         // nothing else of it keeps a drive from opening
