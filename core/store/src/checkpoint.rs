@@ -34,6 +34,8 @@ const TIGHT_UNITS: u64 = 64;
 const FULL_EVERY: Duration = Duration::from_millis(250);
 /// Bytes of memory that an unmerged entry takes, about.
 const ENTRY_MEMORY: u64 = 96;
+/// Unmerged entries that may gather whatever memory there is: with none, one checkpoint would follow the other for ever.
+const ENTRIES_MIN: u64 = 1024;
 /// Page writes in flight beyond which the merge waits.
 const WRITES_MAX: usize = 128;
 
@@ -75,6 +77,8 @@ pub struct State {
     stage: Stage,
     /// Writes not completed.
     left: usize,
+    /// Pages that are being written: until they are, the disk has something else in their place.
+    writing: BTreeMap<u64, Buf>,
     /// Pages that are being read for it.
     pages: usize,
     pub(crate) job: Job,
@@ -102,6 +106,14 @@ impl State {
     }
     pub(crate) fn page_came(&mut self) {
         self.pages -= 1;
+    }
+    /// A page that is not on the disk yet.
+    pub(crate) fn being_written(&self, block: u64) -> Option<&Buf> {
+        self.writing.get(&block)
+    }
+    pub(crate) fn page_written(&mut self, block: u64) {
+        self.left -= 1;
+        self.writing.remove(&block);
     }
     pub(crate) fn write_ended(&mut self) {
         self.left -= 1;
@@ -148,7 +160,7 @@ impl<D: Disk> Store<D> {
 
     /// Unmerged entries that a quarter of the memory holds: as many again may gather while they are merged (S4).
     fn entries_max(&self) -> u64 {
-        self.options.memory as u64 / 4 / ENTRY_MEMORY
+        (self.options.memory as u64 / 4 / ENTRY_MEMORY).max(ENTRIES_MIN)
     }
 
     /// Whether no more entries may gather before the checkpoint under way has ended.
@@ -364,7 +376,8 @@ impl<D: Disk> Store<D> {
 
     fn put_page(&mut self, block: u64, buf: Buf) {
         self.checkpoint.left += 1;
-        let (id, offset) = (self.op(Op::Checkpoint), self.byte(block));
+        self.checkpoint.writing.insert(block, buf.clone());
+        let (id, offset) = (self.op(Op::Map(block)), self.byte(block));
         self.disk.write(id, offset, smallvec![buf]);
     }
 
@@ -492,7 +505,6 @@ impl<D: Disk> Store<D> {
     /// Both roots are durable: the ring begins after the cut, and what only the old root named is free.
     fn trim(&mut self) {
         self.root = self.checkpoint.number;
-        self.tail_unit = self.checkpoint.cut.unit;
         self.ring_used -= self.checkpoint.trims;
         self.owed[1] = 0;
         let again = self.checkpoint.wants_another || self.has_doomed();

@@ -165,7 +165,6 @@ impl<D: Disk> Store<D> {
             given_up,
             space,
             head: replayed.head,
-            tail_unit: root.head.unit,
             ring_used: replayed.used,
             root: root.number,
             stream_pages,

@@ -30,6 +30,11 @@ impl<D: Disk> Store<D> {
     /// Reads a page for a waiter, who is told when it came or is known to be bad.
     pub(crate) fn load(&mut self, want: Want, waiter: u64) {
         let block = want.pointer.block;
+        if let Some(buf) = self.checkpoint.being_written(block).cloned() {
+            // it left the cache before it reached the disk
+            self.cache.take_in(want.pointer, want.kind, Some(buf));
+            return self.tell(waiter);
+        }
         if let Some(load) = self.loads.0.get_mut(&block) {
             return load.waiters.push(waiter);
         }
@@ -68,12 +73,14 @@ impl<D: Disk> Store<D> {
         } else if load.is_second {
             self.found_second(want);
         }
-        for waiter in load.waiters {
-            match waiter {
-                CHECKPOINT => self.checkpoint.page_came(),
-                QUEUE => {}
-                number => self.page_came(number),
-            }
+        load.waiters.into_iter().for_each(|waiter| self.tell(waiter));
+    }
+
+    fn tell(&mut self, waiter: u64) {
+        match waiter {
+            CHECKPOINT => self.checkpoint.page_came(),
+            QUEUE => {}
+            number => self.page_came(number),
         }
     }
 

@@ -54,7 +54,9 @@ pub(crate) enum Op {
     Page(u64),
     /// The region from this block on is given back to the device.
     Trim(u64),
-    /// Part of a checkpoint.
+    /// A page of a checkpoint, written to this block.
+    Map(u64),
+    /// A flush or a root of a checkpoint.
     Checkpoint,
     /// A root, read back.
     RootBack,
@@ -75,8 +77,6 @@ pub struct Store<D: Disk> {
     pub(crate) loads: Loads,
     pub(crate) space: Space,
     pub(crate) head: Head,
-    /// The unit of the oldest journal block that the root on disk needs.
-    pub(crate) tail_unit: u64,
     /// Units in use: what lies between tail and head.
     pub(crate) ring_used: u64,
     pub(crate) in_flight: VecDeque<InFlight>,
@@ -116,7 +116,6 @@ pub(crate) struct Found {
     pub given_up: u64,
     pub space: Space,
     pub head: Head,
-    pub tail_unit: u64,
     pub ring_used: u64,
     pub root: u64,
     pub stream_pages: Vec<u64>,
@@ -144,7 +143,6 @@ impl<D: Disk> Store<D> {
             loads: Loads::default(),
             space: found.space,
             head: found.head,
-            tail_unit: found.tail_unit,
             ring_used: found.ring_used,
             in_flight: VecDeque::new(),
             completed: durable,
@@ -351,6 +349,7 @@ impl<D: Disk> Store<D> {
             (Op::Page(name), result) => self.page_completed(name, done.buf, result.is_ok()),
             // a hint: whether the device took it makes no difference
             (Op::Trim(first), _) => self.space.trim_ended(first),
+            (Op::Map(block), Ok(())) => self.checkpoint.page_written(block),
             (Op::Checkpoint, Ok(())) => self.checkpoint.write_ended(),
             (Op::RootBack, Ok(())) => {
                 if !self.checkpoint.root_came_back(done.buf.as_ref()) {
@@ -358,7 +357,7 @@ impl<D: Disk> Store<D> {
                 }
             }
             // S9: a failed journal, data, flush or root write ends the drive
-            (Op::Journal(_) | Op::Flush(_) | Op::Checkpoint | Op::RootBack, Err(why)) => {
+            (Op::Journal(_) | Op::Flush(_) | Op::Map(_) | Op::Checkpoint | Op::RootBack, Err(why)) => {
                 self.fail(format!("a write to the drive failed: {why}"));
             }
         }

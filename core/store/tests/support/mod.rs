@@ -195,8 +195,8 @@ impl Bench {
         self.turn();
     }
 
-    /// The first byte of a block; 0 where nothing is.
-    pub fn read(&mut self, object: ObjectId, block: u16) -> Result<u8, ReadError> {
+    /// Asks for a block.
+    pub fn ask(&mut self, object: ObjectId, block: u16) {
         let spec = ReadSpec {
             group: GROUP,
             layers: smallvec![object.layer],
@@ -206,18 +206,27 @@ impl Bench {
             which: Which::Visible,
         };
         self.store.read(Token(0), spec);
+    }
+
+    /// A turn: the first byte of the block that was asked, when it came; 0 where nothing is.
+    pub fn answer(&mut self) -> Option<Result<u8, ReadError>> {
         let mut events = Vec::new();
-        for _ in 0..16 {
-            self.store.finish(Instant(0), &mut events);
-            for event in events.drain(..) {
-                match event {
-                    Event::Read(_, result) => return result.map(|r| r.data.map_or(0, |d| d[0])),
-                    Event::Noticed(what) => self.noticed.push(what),
-                    _ => {}
-                }
+        let mut answer = None;
+        self.store.finish(Instant(0), &mut events);
+        for event in events {
+            match event {
+                Event::Read(_, result) => answer = Some(result.map(|r| r.data.map_or(0, |d| d[0]))),
+                Event::Noticed(what) => self.noticed.push(what),
+                Event::Persisted(token) => self.persisted.push(token),
+                _ => {}
             }
         }
-        panic!("a read is answered")
+        answer
+    }
+
+    pub fn read(&mut self, object: ObjectId, block: u16) -> Result<u8, ReadError> {
+        self.ask(object, block);
+        (0..16).find_map(|_| self.answer()).expect("a read is answered")
     }
 
     pub fn used(&self) -> u64 {
