@@ -99,6 +99,9 @@ impl<P: Clone> Group<P> {
         if state.epoch <= self.state.epoch || state.epoch < self.seen {
             return;
         }
+        if let Role::Primary(primary) = &self.role {
+            primary.refused.iter().for_each(|v| self.ledger.forget(*v)); // they count for nothing in another epoch
+        }
         let before = core::mem::replace(&mut self.state, state.clone());
         self.seen = state.epoch;
         self.told.clear();

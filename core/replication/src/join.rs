@@ -63,6 +63,8 @@ pub struct Join {
     sending: BTreeMap<ObjectId, Sending>,
     records: Records,
     count: u32,
+    /// The joiner had no space for something (R7): what it acknowledges after that counts for nothing.
+    is_failed: bool,
     /// Prepares sent and not acknowledged.
     unacked: BTreeMap<Version, ObjectId>,
     /// Prepares not sent: the window was full (R16).
@@ -80,6 +82,7 @@ impl Join {
             sending: BTreeMap::new(),
             records: Records::Due,
             count: 0,
+            is_failed: false,
             unacked: BTreeMap::new(),
             missed: BTreeMap::new(),
         }
@@ -537,7 +540,8 @@ impl<P: Clone> Group<P> {
             primary.pending.get(at).is_some_and(|p| p.write.version == *v && !p.is_rewrite())
         };
         let Some(join) = primary.joins.get(&joiner) else { return };
-        let ready = join.is_recovered()
+        let ready = !join.is_failed
+            && join.is_recovered()
             && join.records == Records::Held
             && join.unacked.keys().all(is_open)
             && join.missed.keys().all(is_open);
@@ -567,6 +571,9 @@ impl<P: Clone> Group<P> {
     /// A copy cannot go on as it is: it has no space (R7), or nobody compared it since it opened. Its join ends, or it leaves
     /// the in-sync set; then it joins. While a takeover asks, the takeover compares.
     pub fn join_failed(&mut self, cx: &mut Cx<P>, from: SliceId) {
+        if let Some(join) = self.join(from) {
+            join.is_failed = true;
+        }
         if matches!(&self.role, Role::Primary(p) if p.is_collecting()) {
             self.told_by_another_life(cx, from);
         } else if self.join(from).is_some() || self.state.is_in_sync(from) {
@@ -580,12 +587,15 @@ impl<P: Clone> Group<P> {
     /// longer than a copy in sync; if the promotion was accepted, this proposal fails with its epoch.
     pub fn silent_joiner(&self, cx: &Cx<P>) -> Option<SliceId> {
         let Role::Primary(primary) = &self.role else { return None };
-        primary.joins.keys().copied().find(|to| {
+        let ended = primary.joins.iter().find(|(to, join)| {
             let is_needed = primary.promoting.contains(to);
             let patience = if is_needed { GRACE } else { PREPARE_TIMEOUT };
-            let acked = primary.leases.iter().find(|l| l.0 == *to).map_or(primary.began, |l| l.1);
-            cx.now.since(acked.max(primary.began)) >= patience || is_needed && primary.is_stuck(*to, cx.now)
-        })
+            let acked = primary.leases.iter().find(|l| l.0 == **to).map_or(primary.began, |l| l.1);
+            join.is_failed
+                || cx.now.since(acked.max(primary.began)) >= patience
+                || is_needed && primary.is_stuck(**to, cx.now)
+        });
+        ended.map(|(to, _)| *to)
     }
 
     // ---- streams and time ----

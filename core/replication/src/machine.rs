@@ -4,7 +4,6 @@ use crate::cx::{Asker, Cx};
 use crate::group::{Group, Role};
 use crate::io::{Blocks, ConnId, Input, Output, ReadFailed, Token};
 use crate::peers::Peers;
-use crate::primary::Pending;
 use crate::requests::{Held, Op, Stage, Verdict, admit, is_whole, not_primary};
 use crate::slab::Slab;
 use crate::wait::Wait;
@@ -15,7 +14,7 @@ use alloc::vec::Vec;
 use sarsen_types::limits::{GROUP_HELD_MAX, HEARTBEAT};
 use sarsen_types::record::{Body, Entry};
 use sarsen_types::{
-    Checksum, Duration, GroupId, Instant, LayerId, Ledger, RequestId, SliceId, Version, View, limits,
+    Checksum, Duration, GroupId, Instant, LayerId, Ledger, RequestNote, SliceId, Version, View, limits,
 };
 use sarsen_wire::client::{ClientOp, ClientRequest, ClientResult, Greeting};
 use sarsen_wire::peer::{Beat, BeatAck, GroupBody, PeerMessage};
@@ -256,8 +255,27 @@ impl<P: Clone> Machine<P> {
             group.refresh_fences(cx);
         }
         self.drop_deleted(&view);
+        self.drop_outdated(&view);
         let held: Vec<GroupId> = self.groups.values().filter(|g| !g.held.is_empty()).map(|g| g.id).collect();
         self.cx.again.extend(held);
+    }
+
+    /// R21, R31: what came of an older session or generation and is not ordered yet never will be. What is held is judged
+    /// again anyway.
+    fn drop_outdated(&mut self, view: &View) {
+        for group in self.groups.values_mut() {
+            if let Role::Primary(primary) = &mut group.role
+                && !primary.waiting.is_empty()
+            {
+                primary.waiting.retain(|op| {
+                    let id = op.request.id;
+                    view.attachments
+                        .get(&id.attachment)
+                        .is_some_and(|a| id.session >= a.session && id.generation >= a.generation)
+                });
+                self.cx.again.push(group.id);
+            }
+        }
     }
 
     /// R20: only what metadata confirmed as deleted is dropped.
@@ -485,22 +503,11 @@ impl<P: Clone> Machine<P> {
     /// knows name the greeting one, and whoever leads later knows them too (R31). So a greeting is no claim to be believed:
     /// one that metadata do not know of yet is to come again.
     fn greet(&mut self, asker: Asker, request: &ClientRequest) {
-        let id = request.id;
         let verdict = match admit(request, &self.cx.view, &Ledger::default()) {
             Verdict::Admit(..) => ClientResult::Done,
             Verdict::Hold => ClientResult::Retry { after: limits::BACKOFF_FIRST },
             Verdict::Answer(result) => result,
         };
-        if verdict == ClientResult::Done {
-            for group in self.groups.values_mut() {
-                let old = |r: &ClientRequest| r.id.attachment == id.attachment && r.id.session < id.session;
-                group.held.retain(|h| !old(&h.request));
-                if let Role::Primary(primary) = &mut group.role {
-                    primary.waiting.retain(|op| !old(&op.request));
-                    self.cx.again.push(group.id);
-                }
-            }
-        }
         self.cx.reply(asker, verdict, None);
     }
 
@@ -643,38 +650,25 @@ impl<P: Clone> Group<P> {
                 return cx.reply(asker, result, None);
             }
         };
-        if self.has_elders(&request.id) {
-            return self.hold(cx, Held { asker, request, payload });
-        }
         let is_write = request.op.is_write();
         let stage = if is_whole(&request.op) { Stage::Whole } else { Stage::Partial };
         let op = Op { asker, request, payload, family, layers, key: 0, stage };
         match (is_write, &self.role) {
             (true, Role::Primary(p)) if p.is_serving() => self.write(cx, op),
-            (false, _) if self.may_read(&op) => self.read(cx, op),
+            (false, _) if self.may_read(&op) && !self.has_elder(&op) => self.read(cx, op),
             _ => self.hold(cx, Held { asker: op.asker, request: op.request, payload: op.payload }),
         }
     }
 
-    /// R22: whether ordered writes of the attachment's older sessions are uncommitted. A newer session sees nothing before
-    /// they are: what it read would change under it with nobody writing.
-    fn has_elders(&mut self, id: &RequestId) -> bool {
-        let known = self.ledger.sessions.entry(id.attachment).or_default();
-        if known.1 >= id.session {
-            return false;
-        }
-        let Role::Primary(primary) = &mut self.role else { return false };
-        let is_elder = |p: &Pending<P>| {
-            p.write.requests.iter().any(|n| n.id.attachment == id.attachment && n.id.session < id.session)
-        };
-        if primary.is_collecting() || primary.pending.iter().any(is_elder) {
-            return true;
-        }
-        primary
-            .waiting
-            .retain(|op| op.request.id.attachment != id.attachment || op.request.id.session >= id.session);
-        known.1 = id.session;
-        false
+    /// R22: whether an ordered write of an older session of the attachment is uncommitted in these blocks. A newer session
+    /// sees them only then: what it read would change under it with nobody writing. Its writes wait as any do (R8).
+    fn has_elder(&self, op: &Op<P>) -> bool {
+        let Role::Primary(primary) = &self.role else { return false };
+        let id = op.request.id;
+        let is_elder = |n: &RequestNote| n.id.attachment == id.attachment && n.id.session < id.session;
+        (primary.pending.iter()).any(|p| {
+            p.write.requests.iter().any(is_elder) && p.overlaps(op.family, op.request.chunk, op.range())
+        })
     }
 
     fn hold(&mut self, cx: &mut Cx<P>, held: Held<P>) {

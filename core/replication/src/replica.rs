@@ -240,6 +240,8 @@ impl<P: Clone> Group<P> {
     pub fn not_prepared(&mut self, cx: &mut Cx<P>, version: Version, to: SliceId) {
         if let Role::Replica(replica) = &mut self.role {
             replica.lost(version);
+            // else, were we to lead before we are out, we should believe what we do not have
+            self.ledger.forget(version);
             cx.send(to, self.id, self.state.epoch, Version::ZERO, GroupBody::JoinFailed, None);
         }
     }

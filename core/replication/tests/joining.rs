@@ -369,3 +369,42 @@ fn a_sole_copy_that_has_no_space_answers_once_there_is_some() {
     assert!(c.is_done(1));
     assert_eq!(c.value(2, 0), 1);
 }
+
+#[test]
+fn a_copy_that_had_no_space_and_leads_before_it_is_out_believes_no_record_it_does_not_have() {
+    // walk 1401: its retry was answered as done, and the block was as before
+    let mut c = Cluster::new(2, 1);
+    c.run(3 * SECOND);
+    c.write_till_done(1, 0, 1, 1);
+    c.store(1).is_full = true;
+    c.metadata_is_away = true; // it says that it cannot, and stays in sync for now
+    c.store(0).is_slow = true;
+    c.write(0, 2, 0, 1, 2);
+    c.run(TENTH);
+    c.proposals.clear();
+    c.crash(0, 0);
+    c.metadata_is_away = false;
+    c.take_over(1, false);
+    c.run(3 * SECOND);
+    c.store(1).is_full = false;
+    c.write_till_done(2, 0, 1, 2);
+    assert_eq!(c.value(3, 0), 2);
+    c.settle();
+}
+
+#[test]
+fn a_joiner_that_had_no_space_for_a_block_is_not_promoted_by_what_it_acknowledges_after() {
+    // walk 1647: the last record of the object needed no space, and was acknowledged
+    let mut c = with_one_away();
+    c.start(2);
+    c.run(TENTH);
+    c.store(2).is_full = true;
+    c.metadata_is_away = true; // nobody hears that it failed
+    c.join(2);
+    c.run(Duration::from_millis(400));
+    c.proposals.retain(|p| !matches!(p.change, GroupChange::Remove(_)));
+    c.metadata_is_away = false;
+    c.run(Duration::from_millis(400));
+    assert!(!c.state.is_in_sync(slice(2)));
+    c.settle();
+}

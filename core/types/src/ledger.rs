@@ -179,6 +179,13 @@ impl Ledger {
         }
     }
 
+    /// Takes back the records of a write that was submitted and could not be made durable (R7).
+    pub fn forget(&mut self, version: Version) {
+        for log in self.queues.values_mut() {
+            log.notes.retain(|n| n.version != version);
+        }
+    }
+
     fn queue(&mut self, id: &RequestId) -> &mut QueueLog {
         let Ledger { queues, has_old, .. } = self;
         queues.entry((id.attachment, id.session, id.queue)).or_insert_with(|| {

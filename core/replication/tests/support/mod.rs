@@ -699,8 +699,9 @@ impl Cluster {
         self.reconnect();
         self.metadata_is_away = false;
         self.start_all();
-        for n in self.nodes.iter_mut().flatten() {
-            (n.store.is_slow, n.store.is_full) = (false, false);
+        for node in 0..self.nodes.len() {
+            self.hang(node, false);
+            self.store(node).is_full = false;
         }
         let members = self.members;
         // a proposal of before may still take a copy out: quiet is when a second passes without a change
