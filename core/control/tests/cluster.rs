@@ -175,6 +175,33 @@ fn a_rolled_back_drive_is_stale_until_it_durably_distrusts_itself_and_joins_only
 }
 
 #[test]
+fn a_rolled_back_image_opened_twice_is_stale_whoever_opens_it() {
+    let mut c = Cluster::new(3);
+    c.register(1, 2, &[1]);
+    // two nodes open the same image of before, and then the first one its own again
+    for (open, held) in [(3, &[1][..]), (4, &[1]), (5, &[3, 1])] {
+        assert_eq!(c.register(1, open, held), Answer::Registered { drive: DriveId(1), is_stale: true });
+        assert!(c.groups().all(|g| !g.is_in_sync(slice(1)) && !g.complete.contains(&slice(1))));
+        // what an opening before it says of itself counts for nothing
+        c.apply(Command::Trust { drive: DriveId(1), open: OpenId(open - 1) });
+        assert!(c.look(&[]).is_empty(), "nothing of it joins");
+    }
+}
+
+#[test]
+fn a_stale_copy_is_not_counted_complete() {
+    let mut c = Cluster::new(3);
+    c.lose(2);
+    c.lose(3);
+    assert!(c.groups().all(|g| g.complete.contains(&slice(3))));
+    assert_eq!(c.register(3, 9, &[]), Answer::Registered { drive: DriveId(3), is_stale: true });
+    assert!(c.groups().all(|g| !g.complete.contains(&slice(3)) && g.in_sync == [slice(1)]));
+    // the sole copy returns stale too: there is nobody else to lead
+    c.register(1, 9, &[]);
+    assert!(c.groups().all(|g| g.in_sync == [slice(1)] && g.primary == slice(1)));
+}
+
+#[test]
 fn a_stale_sole_copy_gives_way_to_a_complete_one() {
     let mut c = Cluster::new(3);
     c.lose(2);

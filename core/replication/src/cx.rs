@@ -44,6 +44,8 @@ pub struct Cx<P> {
     pub led_changed: bool,
     /// Something waits for time to pass: wake up soon.
     pub is_waiting: bool,
+    /// Blocks of clients' writes kept by all groups: counted at times, and raised with each write meanwhile (R41).
+    pub kept_blocks: u64,
     /// Takeovers begun: names their questions.
     pub attempts: u32,
     /// Groups to be looked at again once this input is worked on.

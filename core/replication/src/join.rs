@@ -5,24 +5,19 @@
 //! lost with a stream, puts its object back on the list; so the list, not a log, is what must become empty.
 use crate::cx::Cx;
 use crate::group::{Group, Role};
-use crate::io::{Blocks, Output, Read, ReadFailed, Which};
+use crate::io::Output;
 use crate::primary::Pending;
 use crate::wait::Wait;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
-use sarsen_types::limits::{
-    GRACE, JOIN_WINDOW_MAX, PAGE_ENTRIES_MAX, PIECE_BLOCKS_MAX, PREPARE_TIMEOUT, RECOVER_OBJECTS_MAX,
-};
-use sarsen_types::record::{Entry, Recover, Table};
-use sarsen_types::{
-    BLOCKS_PER_CHUNK, BlockRange, Epoch, GroupChange, GroupState, ObjectId, RequestNote, SliceId, Version,
-};
+use sarsen_types::limits::{GRACE, JOIN_WINDOW_MAX, PAGE_ENTRIES_MAX, PREPARE_TIMEOUT};
+use sarsen_types::record::{Entry, Table};
+use sarsen_types::{BlockRange, Epoch, GroupChange, GroupState, ObjectId, RequestNote, SliceId, Version};
 use sarsen_wire::peer::GroupBody;
-use smallvec::smallvec;
 
 /// What was asked of the joiner at the start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Stage {
+pub(crate) enum Stage {
     /// Its floor is not known yet.
     Asked,
     /// Both sides list what they touched above it.
@@ -41,34 +36,34 @@ enum Records {
 
 /// An object on its way.
 #[derive(Debug, Default)]
-struct Sending {
-    sending: u32,
-    ours: Option<(Version, Vec<(u16, Entry)>)>,
-    theirs: Option<Vec<(u16, Entry)>>,
+pub(crate) struct Sending {
+    pub(crate) sending: u32,
+    pub(crate) ours: Option<(Version, Vec<(u16, Entry)>)>,
+    pub(crate) theirs: Option<Vec<(u16, Entry)>>,
     /// Blocks that differ and are not sent yet, last first.
-    todo: Vec<BlockRange>,
-    touched: Version,
+    pub(crate) todo: Vec<BlockRange>,
+    pub(crate) touched: Version,
 }
 
 /// One join.
 #[derive(Debug)]
 pub struct Join {
     /// The epoch it began in (R14): ours, when we began it. A change of primary begins it anew (R17).
-    since: Epoch,
+    pub(crate) since: Epoch,
     /// The epoch in which metadata named the joiner: another one is another join.
     named: Epoch,
-    stage: Stage,
+    pub(crate) stage: Stage,
     floor: Version,
-    todo: BTreeSet<ObjectId>,
-    sending: BTreeMap<ObjectId, Sending>,
+    pub(crate) todo: BTreeSet<ObjectId>,
+    pub(crate) sending: BTreeMap<ObjectId, Sending>,
     records: Records,
     count: u32,
     /// The joiner had no space for something (R7): what it acknowledges after that counts for nothing.
     is_failed: bool,
     /// Prepares sent and not acknowledged.
-    unacked: BTreeMap<Version, ObjectId>,
+    pub(crate) unacked: BTreeMap<Version, ObjectId>,
     /// Prepares not sent: the window was full (R16).
-    missed: BTreeMap<Version, ObjectId>,
+    pub(crate) missed: BTreeMap<Version, ObjectId>,
 }
 
 impl Join {
@@ -131,11 +126,11 @@ impl Join {
             self.list(object);
         }
     }
-    fn list(&mut self, object: ObjectId) {
+    pub(crate) fn list(&mut self, object: ObjectId) {
         self.todo.insert(object);
         self.records = Records::Due;
     }
-    fn next(&mut self) -> u32 {
+    pub(crate) fn next(&mut self) -> u32 {
         self.count += 1;
         self.count
     }
@@ -203,7 +198,7 @@ impl<P: Clone> Group<P> {
         }
     }
 
-    fn join(&mut self, slice: SliceId) -> Option<&mut Join> {
+    pub(crate) fn join(&mut self, slice: SliceId) -> Option<&mut Join> {
         match &mut self.role {
             Role::Primary(primary) => primary.joins.get_mut(&slice),
             Role::Replica(_) => None,
@@ -278,200 +273,9 @@ impl<P: Clone> Group<P> {
         }
     }
 
-    // ---- objects ----
-
-    /// Does what is next in a join.
-    pub fn advance_join(&mut self, cx: &mut Cx<P>, joiner: SliceId) {
-        loop {
-            let Role::Primary(primary) = &mut self.role else { return };
-            // while something committed is not shown, what would be compared is old
-            if primary.is_collecting() || primary.is_veiled || !cx.peers.is_up(joiner) {
-                return;
-            }
-            let Some(join) = primary.joins.get_mut(&joiner) else { return };
-            if join.stage == Stage::Asked || join.sending.len() >= RECOVER_OBJECTS_MAX {
-                break;
-            }
-            let Some(object) = join.todo.iter().find(|o| !join.sending.contains_key(o)).copied() else {
-                break;
-            };
-            join.todo.remove(&object);
-            let sending = join.next();
-            join.sending.insert(object, Sending { sending, ..Sending::default() });
-            self.send_uncommitted(cx, joiner, object);
-            let token = cx.wait(Wait::OwnEntries { group: self.id, joiner, object, sending });
-            cx.out.push(Output::ListEntries { token, group: self.id, object, visible_only: true });
-            self.send(cx, joiner, GroupBody::VersionsQ { object, sending }, None);
-        }
-        self.finish_join(cx, joiner);
-    }
-
-    /// R16: an object's uncommitted writes go first, as Prepares; what was missed and is committed comes with the recovery.
-    fn send_uncommitted(&mut self, cx: &mut Cx<P>, joiner: SliceId, object: ObjectId) {
-        let Role::Primary(primary) = &mut self.role else { return };
-        let Some(join) = primary.joins.get_mut(&joiner) else { return };
-        let mut late = Vec::new();
-        join.missed.retain(|version, of| {
-            if *of != object {
-                return true;
-            }
-            let at = primary.pending.partition_point(|p| p.write.version < *version);
-            if let Some(p) = primary.pending.get(at).filter(|p| p.write.version == *version) {
-                late.push((p.write.clone(), p.payload.clone(), p.is_drain));
-            }
-            false
-        });
-        for (write, ..) in &late {
-            join.unacked.insert(write.version, object);
-        }
-        for (write, payload, is_drain) in late {
-            cx.peers.at(joiner).spend(u64::from(write.data_blocks()));
-            self.send(cx, joiner, GroupBody::Prepare { write, is_drain }, payload);
-        }
-    }
-
-    /// Our entries of an object.
-    pub fn own_entries(
-        &mut self,
-        cx: &mut Cx<P>,
-        joiner: SliceId,
-        object: ObjectId,
-        sending: u32,
-        touched: Version,
-        runs: Result<Vec<(u16, Entry)>, ReadFailed>,
-    ) {
-        let Some(s) = self.sending(joiner, object, sending) else { return };
-        match runs {
-            Ok(runs) => s.ours = Some((touched, runs)),
-            Err(_) => {
-                // our own page is lost: make it whole first, and come back to the object
-                self.unsend(joiner, object);
-                self.restore(cx, object, None);
-                return;
-            }
-        }
-        self.compare(cx, joiner, object, sending);
-    }
-
-    /// The joiner's entries of an object.
-    pub fn peer_versions(
-        &mut self,
-        cx: &mut Cx<P>,
-        from: SliceId,
-        object: ObjectId,
-        sending: u32,
-        runs: Vec<(u16, Entry)>,
-    ) {
-        if self.restore_versions(cx, from, object, &runs) {
-            return;
-        }
-        let Some(s) = self.sending(from, object, sending) else { return };
-        s.theirs = Some(runs);
-        self.compare(cx, from, object, sending);
-    }
-
-    fn sending(&mut self, joiner: SliceId, object: ObjectId, sending: u32) -> Option<&mut Sending> {
-        self.join(joiner)?.sending.get_mut(&object).filter(|s| s.sending == sending)
-    }
-
-    fn unsend(&mut self, joiner: SliceId, object: ObjectId) {
-        if let Some(join) = self.join(joiner) {
-            join.sending.remove(&object);
-            join.list(object);
-        }
-    }
-
-    fn compare(&mut self, cx: &mut Cx<P>, joiner: SliceId, object: ObjectId, sending: u32) {
-        let Some(join) = self.join(joiner) else { return };
-        let since = join.since;
-        let Some(s) = join.sending.get_mut(&object) else { return };
-        let (Some((touched, ours)), Some(theirs)) = (&s.ours, &s.theirs) else { return };
-        s.touched = *touched;
-        s.todo = differing(ours, theirs, since);
-        s.todo.reverse();
-        (s.ours, s.theirs) = (None, None);
-        self.send_next(cx, joiner, object, sending);
-    }
-
-    fn send_next(&mut self, cx: &mut Cx<P>, joiner: SliceId, object: ObjectId, sending: u32) {
-        let family = cx.view.layers.get(&object.layer).map(|l| l.family).unwrap_or_default();
-        let Some(since) = self.join(joiner).map(|j| j.since) else { return };
-        let Some(s) = self.sending(joiner, object, sending) else { return };
-        let touched = s.touched;
-        if let Some(range) = s.todo.pop() {
-            let read = Read {
-                group: self.id,
-                layers: smallvec![object.layer],
-                family,
-                chunk: object.chunk,
-                range,
-                which: Which::Visible,
-            };
-            return cx.read(read, Wait::RecoverRead { group: self.id, joiner, object, sending, range });
-        }
-        // the last: `touched`, also of an object that has nothing else (R18)
-        let recover = Recover { object, family, since, first: 0, entries: Vec::new(), touched };
-        self.send(cx, joiner, GroupBody::Recover { recover, sending, is_last: true }, None);
-    }
-
-    /// Blocks for the joiner were read.
-    pub fn recover_read(
-        &mut self,
-        cx: &mut Cx<P>,
-        joiner: SliceId,
-        object: ObjectId,
-        sending: u32,
-        range: BlockRange,
-        done: Result<Blocks<P>, ReadFailed>,
-    ) {
-        let family = cx.view.layers.get(&object.layer).map(|l| l.family).unwrap_or_default();
-        let Some(since) = self.join(joiner).map(|j| j.since) else { return };
-        if self.sending(joiner, object, sending).is_none() {
-            return;
-        }
-        match done {
-            Ok(blocks) => {
-                cx.counters.blocks_recovered +=
-                    blocks.entries.iter().filter(|e| matches!(e, Entry::Data(..))).count() as u64;
-                let recover = Recover {
-                    object,
-                    family,
-                    since,
-                    first: range.first,
-                    entries: blocks.entries.to_vec(),
-                    touched: Version::ZERO,
-                };
-                self.send(cx, joiner, GroupBody::Recover { recover, sending, is_last: false }, blocks.data);
-                self.send_next(cx, joiner, object, sending);
-            }
-            Err(ReadFailed::Corrupt(blocks)) => {
-                for (_, block, entry) in blocks {
-                    self.repair(cx, object, block, entry, None);
-                }
-                self.unsend(joiner, object);
-            }
-            Err(_) => {
-                self.restore(cx, object, None);
-                self.unsend(joiner, object);
-            }
-        }
-    }
-
-    /// The joiner holds an object; the acknowledgement names the sending (R16).
-    pub fn recovered(&mut self, cx: &mut Cx<P>, from: SliceId, object: ObjectId, sending: u32) {
-        if self.sending(from, object, sending).is_none() {
-            return;
-        }
-        if let Some(join) = self.join(from) {
-            join.sending.remove(&object);
-        }
-        cx.counters.objects_recovered += 1;
-        self.advance_join(cx, from);
-    }
-
     // ---- the end of a join ----
 
-    fn finish_join(&mut self, cx: &mut Cx<P>, joiner: SliceId) {
+    pub(crate) fn finish_join(&mut self, cx: &mut Cx<P>, joiner: SliceId) {
         let Some(join) = self.join(joiner) else { return };
         if !join.is_recovered() {
             return;
@@ -652,67 +456,5 @@ impl<P: Clone> Group<P> {
             cx.is_waiting = true;
             self.advance_join(cx, joiner);
         }
-    }
-}
-
-/// The blocks that must travel: those below the join epoch that differ in any way, and those the primary has at a higher
-/// version, or intact where the joiner's is damaged (R14). Where the joiner's top is a write of the join that is not
-/// committed yet, what lies under it is compared too, by sending it: if that write is voided, it is what counts
-/// (walk 42308: a damaged entry stayed under such a write, and a takeover fell back to it). Ranges lie inside pieces.
-fn differing(ours: &[(u16, Entry)], theirs: &[(u16, Entry)], since: Epoch) -> Vec<BlockRange> {
-    let mut ranges: Vec<BlockRange> = Vec::new();
-    let (mut a, mut b) = (0, 0);
-    for block in 0..BLOCKS_PER_CHUNK {
-        while ours.get(a + 1).is_some_and(|r| r.0 <= block) {
-            a += 1;
-        }
-        while theirs.get(b + 1).is_some_and(|r| r.0 <= block) {
-            b += 1;
-        }
-        let mine = ours.get(a).map_or(Entry::Absent, |r| r.1);
-        let other = theirs.get(b).map_or(Entry::Absent, |r| r.1);
-        let differs = match other.version() < Version::start(since) {
-            true => mine != other,
-            false => {
-                mine.version() < Version::start(since)
-                    || mine.version() > other.version()
-                    || (mine.version() == other.version() && !other.is_intact())
-            }
-        };
-        if !differs {
-            continue;
-        }
-        match ranges.last_mut() {
-            Some(last) if last.end() == block && !block.is_multiple_of(PIECE_BLOCKS_MAX) => last.count += 1,
-            _ => ranges.push(BlockRange::new(block, 1)),
-        }
-    }
-    ranges
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use sarsen_types::Checksum;
-
-    fn data(epoch: u32, sequence: u64) -> Entry {
-        Entry::Data(Version::new(Epoch(epoch), sequence), Checksum(sequence))
-    }
-
-    #[test]
-    fn below_the_join_epoch_the_joiner_becomes_what_the_primary_has() {
-        // block 0: the joiner's is higher, and was never committed; block 1: equal; block 2: the primary has nothing
-        let ours = [(0, data(1, 1)), (1, data(1, 2)), (2, Entry::Absent)];
-        let theirs = [(0, data(1, 9)), (1, data(1, 2)), (2, data(1, 3)), (3, Entry::Absent)];
-        assert_eq!(differing(&ours, &theirs, Epoch(2)), [BlockRange::new(0, 1), BlockRange::new(2, 1)]);
-    }
-
-    #[test]
-    fn at_or_above_it_a_higher_version_travels_and_what_lies_under_an_open_write() {
-        let ours = [(0, data(1, 1)), (1, data(2, 2)), (2, data(2, 3)), (3, Entry::Absent)];
-        let damaged = Entry::Damaged(Version::new(Epoch(2), 3), Checksum(3));
-        let theirs = [(0, data(2, 1)), (1, data(2, 1)), (2, damaged), (3, Entry::Absent)];
-        // block 0's own travels to lie under the joiner's uncommitted write
-        assert_eq!(differing(&ours, &theirs, Epoch(2)), [BlockRange::new(0, 3)]);
     }
 }

@@ -11,14 +11,18 @@
 //! each is cited where it is kept. Invariants, checked by `sarsen-sim`: an answered write is on every in-sync copy; one
 //! primary under lease; reads see the last answered write; copies agree when quiet; epochs only grow; recovery ends.
 //!
-//! Reading order, the path of a write: [`machine`] (step), [`requests`] (admit), [`primary`] (order, commit), [`replica`]
-//! (prepare), then [`reads`], [`takeover`] with [`resolve`], [`join`], [`repair`], [`fence`], and [`peers`] (heartbeats).
+//! Reading order, the path of a write: [`machine`] (step), [`clients`] (the door), [`requests`] (admit), [`primary`] (the
+//! role), [`order`], [`replica`] (prepare), [`commit`]; then [`reads`], [`takeover`] with [`resolve`] and [`winners`],
+//! [`join`] with [`recover`], [`repair`], [`fence`], and [`beats`] with [`peers`].
 #![no_std]
 #![forbid(unsafe_code)]
 extern crate alloc;
 
 pub mod answers;
+pub mod beats;
 pub mod bounds;
+pub mod clients;
+pub mod commit;
 pub mod counters;
 pub mod cx;
 pub mod fence;
@@ -26,9 +30,11 @@ pub mod group;
 pub mod io;
 pub mod join;
 pub mod machine;
+pub mod order;
 pub mod peers;
 pub mod primary;
 pub mod reads;
+pub mod recover;
 pub mod repair;
 pub mod replica;
 pub mod requests;
@@ -36,6 +42,7 @@ pub mod resolve;
 pub mod slab;
 pub mod takeover;
 pub mod wait;
+pub mod winners;
 
 pub use counters::Counters;
 pub use io::{Blocks, ConnId, Input, Output, Read, ReadFailed, Token, Which};

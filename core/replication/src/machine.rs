@@ -1,23 +1,19 @@
 //! One slice with all its groups: each input finds its group, each turn ends with what concerns them all.
 use crate::counters::Counters;
-use crate::cx::{Asker, Cx};
+use crate::cx::Cx;
 use crate::group::{Group, Role};
 use crate::io::{Blocks, ConnId, Input, Output, ReadFailed, Token};
 use crate::peers::Peers;
-use crate::requests::{Held, Op, Stage, Verdict, admit, is_whole, not_primary};
 use crate::slab::Slab;
 use crate::wait::Wait;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
-use sarsen_types::limits::{GROUP_HELD_MAX, HEARTBEAT};
 use sarsen_types::record::{Body, Entry};
-use sarsen_types::{
-    Checksum, Duration, GroupId, Instant, LayerId, Ledger, RequestNote, SliceId, Version, View, limits,
-};
-use sarsen_wire::client::{ClientOp, ClientRequest, ClientResult, Greeting};
-use sarsen_wire::peer::{Beat, BeatAck, GroupBody, PeerMessage};
+use sarsen_types::{Checksum, Duration, GroupId, Instant, LayerId, Ledger, SliceId, Version, View};
+use sarsen_wire::client::Greeting;
+use sarsen_wire::peer::{GroupBody, PeerMessage};
 
 /// What stands for the entries of an object that cannot be read: damage from its first block to its last.
 pub const UNREADABLE: (u16, Entry) = (0, Entry::Damaged(Version::ZERO, Checksum(0)));
@@ -37,10 +33,10 @@ pub struct Config {
 
 /// See the module.
 pub struct Machine<P> {
-    cx: Cx<P>,
-    groups: BTreeMap<GroupId, Group<P>>,
-    conns: BTreeMap<ConnId, Greeting>,
-    next_beat: Instant,
+    pub(crate) cx: Cx<P>,
+    pub(crate) groups: BTreeMap<GroupId, Group<P>>,
+    pub(crate) conns: BTreeMap<ConnId, Greeting>,
+    pub(crate) next_beat: Instant,
     next_look: Instant,
     distrusting: usize,
     /// Deleted layers whose drop was journaled in this life of the slice.
@@ -67,6 +63,7 @@ impl<P: Clone> Machine<P> {
             is_full: false,
             led_changed: false,
             is_waiting: false,
+            kept_blocks: 0,
             attempts: 0,
             again: Vec::new(),
         };
@@ -156,6 +153,7 @@ impl<P: Clone> Machine<P> {
             if now >= self.next_look {
                 self.next_look = now + LOOK;
                 self.cx.is_waiting = false;
+                self.cx.kept_blocks = self.groups.values().map(Group::kept_blocks).sum();
                 for group in self.groups.values_mut() {
                     group.replica_tick(&mut self.cx);
                     group.primary_tick(&mut self.cx);
@@ -205,7 +203,11 @@ impl<P: Clone> Machine<P> {
         self.groups.values().any(|g| matches!(g.role, Role::Primary(_)) && g.state.in_sync.len() > 1)
     }
 
-    fn with<R: Default>(&mut self, group: GroupId, f: impl FnOnce(&mut Group<P>, &mut Cx<P>) -> R) -> R {
+    pub(crate) fn with<R: Default>(
+        &mut self,
+        group: GroupId,
+        f: impl FnOnce(&mut Group<P>, &mut Cx<P>) -> R,
+    ) -> R {
         self.groups.get_mut(&group).map(|g| f(g, &mut self.cx)).unwrap_or_default()
     }
 
@@ -351,166 +353,6 @@ impl<P: Clone> Machine<P> {
         }
     }
 
-    fn beat_came(&mut self, from: SliceId, beat: &Beat) {
-        if self.cx.is_hung {
-            return; // R9: a live thread over a hung disk must not hold a group; what the heartbeat told comes again (R10)
-        }
-        let groups = &self.groups;
-        let holds = |id: GroupId| {
-            let group = groups.get(&id)?;
-            (group.is_current() && group.state.primary == from).then_some(group.seen)
-        };
-        let (ack, covered) = self.cx.peers.at(from).echo(beat, holds);
-        let now = self.cx.now;
-        for id in covered {
-            if let Some(group) = self.groups.get_mut(&id) {
-                group.heard = now;
-                group.note_acked(from, now);
-            }
-        }
-        for &(id, epoch, floor) in &beat.floors {
-            self.with(id, |g, cx| {
-                if g.is_current() && g.seen == epoch && g.state.primary == from {
-                    g.take_floor(cx, floor);
-                }
-            });
-        }
-        self.cx.out.push(Output::Send { to: from, message: PeerMessage::BeatAck(ack), payload: None });
-    }
-
-    fn echo_came(&mut self, from: SliceId, ack: &BeatAck) {
-        let Some(covered) = self.cx.peers.at(from).echoed(ack) else {
-            self.cx.peers.beat_now |= !ack.matched;
-            return;
-        };
-        for (group, epoch) in covered.groups {
-            self.with(group, |g, cx| {
-                if g.leads(epoch) {
-                    g.leased(cx, from, covered.sent, covered.round);
-                }
-            });
-        }
-    }
-
-    fn beat(&mut self) {
-        if core::mem::take(&mut self.cx.led_changed) {
-            self.list_led();
-        }
-        let now = self.cx.now;
-        let is_due = now >= self.next_beat;
-        if !(is_due || self.cx.peers.beat_now) || self.cx.is_hung {
-            if is_due {
-                self.next_beat = now + HEARTBEAT;
-            }
-            return;
-        }
-        self.cx.peers.beat_now = false;
-        if is_due {
-            self.next_beat = now + HEARTBEAT;
-        }
-        let round = self.cx.peers.next_round;
-        self.cx.peers.next_round += 1;
-        // rounds for reads come with every turn (R4), floors do not: they travel on Prepare too
-        let floors = if is_due { self.moved_floors(round) } else { Vec::new() };
-        for (&to, peer) in self.cx.peers.map.iter_mut().filter(|(_, p)| p.is_up && p.leads_any()) {
-            let mut beat = peer.beat(now, round);
-            beat.floors = floors.iter().filter(|f| peer.leads(f.0)).copied().collect();
-            self.cx.out.push(Output::Send { to, message: PeerMessage::Beat(beat), payload: None });
-        }
-    }
-
-    /// R10, R43: floors that some copy has not acknowledged.
-    fn moved_floors(&mut self, round: u64) -> Vec<(GroupId, sarsen_types::Epoch, Version)> {
-        let mut floors = Vec::new();
-        for group in self.groups.values_mut() {
-            let Role::Primary(primary) = &group.role else { continue };
-            let floor = group.floor_to_tell();
-            if floor == Version::ZERO {
-                continue;
-            }
-            if group.floor_told.0 != floor {
-                group.floor_told = (floor, round);
-            }
-            let told = group.floor_told.1;
-            let has_it = |c: &SliceId| primary.leases.iter().any(|l| l.0 == *c && l.2 >= told);
-            if !primary.copies.iter().skip(1).all(has_it) {
-                floors.push((group.id, group.state.epoch, floor));
-            }
-        }
-        floors
-    }
-
-    /// Makes the lists of heartbeats anew: which groups we lead with whom.
-    fn list_led(&mut self) {
-        let mut lists: BTreeMap<SliceId, Vec<(GroupId, sarsen_types::Epoch)>> = BTreeMap::new();
-        for group in self.groups.values() {
-            let Role::Primary(primary) = &group.role else { continue };
-            if !group.is_current() || group.gives_way(primary) {
-                continue;
-            }
-            for &to in primary.copies.iter().skip(1) {
-                lists.entry(to).or_default().push((group.id, primary.epoch));
-            }
-        }
-        for (slice, peer) in &mut self.cx.peers.map {
-            self.cx.peers.beat_now |= peer.set_led(lists.remove(slice).unwrap_or_default());
-        }
-        for (slice, led) in lists {
-            self.cx.peers.beat_now |= self.cx.peers.at(slice).set_led(led);
-        }
-    }
-
-    fn grant(&mut self) {
-        let is_full = self.cx.is_full;
-        for (&to, peer) in &mut self.cx.peers.map {
-            if let Some(grant) = peer.grant(is_full) {
-                self.cx.out.push(Output::Send { to, message: PeerMessage::Grant(grant), payload: None });
-            }
-        }
-    }
-
-    // ---- clients ----
-
-    fn client_down(&mut self, conn: ConnId) {
-        self.conns.remove(&conn);
-        for group in self.groups.values_mut() {
-            group.held.retain(|h| h.asker.conn != conn);
-            if let Role::Primary(primary) = &mut group.role {
-                // R21: its unprocessed requests are dropped; what is ordered runs on, and a retry will find it
-                primary.waiting.retain(|op| op.asker.conn != conn);
-                primary.reads.drop_conn(conn);
-                self.cx.again.push(group.id);
-            }
-        }
-    }
-
-    fn client(&mut self, conn: ConnId, request: ClientRequest, payload: Option<P>) {
-        let asker = Asker { conn, number: request.id.number, piece: request.id.piece, group: request.group };
-        let retry = ClientResult::Retry { after: limits::BACKOFF_FIRST };
-        if !self.cx.is_registered {
-            return self.cx.reply(asker, retry, None);
-        }
-        if request.op == ClientOp::Greet {
-            return self.greet(asker, &request);
-        }
-        let Some(group) = self.groups.get_mut(&request.group) else {
-            return self.cx.reply(asker, retry, None);
-        };
-        group.client(&mut self.cx, Held { asker, request, payload });
-    }
-
-    /// D2: from now on a lower session of the attachment can begin nothing in the groups led here: the metadata this slice
-    /// knows name the greeting one, and whoever leads later knows them too (R31). So a greeting is no claim to be believed:
-    /// one that metadata do not know of yet is to come again.
-    fn greet(&mut self, asker: Asker, request: &ClientRequest) {
-        let verdict = match admit(request, &self.cx.view, &Ledger::default()) {
-            Verdict::Admit(..) => ClientResult::Done,
-            Verdict::Hold => ClientResult::Retry { after: limits::BACKOFF_FIRST },
-            Verdict::Answer(result) => result,
-        };
-        self.cx.reply(asker, verdict, None);
-    }
-
     // ---- the store ----
 
     fn persisted(&mut self, token: Token) {
@@ -630,78 +472,5 @@ impl<P: Clone> Group<P> {
     /// higher epoch is known and its state is not: what is dropped then would wait for ever (simulator, seed 3).
     fn leads_still(&self, epoch: sarsen_types::Epoch) -> bool {
         matches!(&self.role, Role::Primary(p) if p.born <= epoch)
-    }
-
-    /// A client's request, new or kept.
-    pub fn client(&mut self, cx: &mut Cx<P>, held: Held<P>) {
-        let Held { asker, request, payload } = held;
-        if !self.is_current() {
-            return self.hold(cx, Held { asker, request, payload });
-        }
-        if self.state.primary != cx.me {
-            return cx.reply(asker, not_primary(self.state.epoch, self.state.primary), None);
-        }
-        let (family, layers) = match admit(&request, &cx.view, &self.ledger) {
-            Verdict::Admit(family, layers) => (family, layers),
-            Verdict::Hold => return self.hold(cx, Held { asker, request, payload }),
-            Verdict::Answer(result) => {
-                cx.counters.old_sessions_refused +=
-                    u64::from(result == ClientResult::Refused(sarsen_wire::client::Refusal::OldSession));
-                return cx.reply(asker, result, None);
-            }
-        };
-        let is_write = request.op.is_write();
-        let stage = if is_whole(&request.op) { Stage::Whole } else { Stage::Partial };
-        let op = Op { asker, request, payload, family, layers, key: 0, stage };
-        match (is_write, &self.role) {
-            (true, Role::Primary(p)) if p.is_serving() => self.write(cx, op),
-            (false, _) if self.may_read(&op) && !self.has_elder(&op) => self.read(cx, op),
-            _ => self.hold(cx, Held { asker: op.asker, request: op.request, payload: op.payload }),
-        }
-    }
-
-    /// R22: whether an ordered write of an older session of the attachment is uncommitted in these blocks. A newer session
-    /// sees them only then: what it read would change under it with nobody writing. Its writes wait as any do (R8).
-    fn has_elder(&self, op: &Op<P>) -> bool {
-        let Role::Primary(primary) = &self.role else { return false };
-        let id = op.request.id;
-        let is_elder = |n: &RequestNote| n.id.attachment == id.attachment && n.id.session < id.session;
-        (primary.pending.iter()).any(|p| {
-            p.write.requests.iter().any(is_elder) && p.overlaps(op.family, op.request.chunk, op.range())
-        })
-    }
-
-    fn hold(&mut self, cx: &mut Cx<P>, held: Held<P>) {
-        cx.counters.held += 1;
-        cx.is_waiting = true;
-        if self.held.len() >= GROUP_HELD_MAX {
-            let result = ClientResult::Retry { after: limits::BACKOFF_FIRST };
-            return cx.reply(held.asker, result, None);
-        }
-        self.held.push(held);
-    }
-
-    /// Something moved: kept requests are judged again, waiting writes ordered, joins advanced.
-    pub fn look(&mut self, cx: &mut Cx<P>) {
-        if !self.is_current() {
-            return;
-        }
-        let is_ready = match &self.role {
-            Role::Primary(p) => p.serve_after.is_none() && !p.is_collecting(),
-            Role::Replica(_) => true,
-        };
-        if is_ready {
-            for held in core::mem::take(&mut self.held) {
-                self.client(cx, held);
-            }
-        }
-        self.pump(cx);
-        if let Role::Primary(primary) = &self.role {
-            let joiners: Vec<SliceId> = primary.joins.keys().copied().collect();
-            for joiner in joiners {
-                self.advance_join(cx, joiner);
-            }
-        }
-        self.answer_reads(cx);
     }
 }

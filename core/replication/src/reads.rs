@@ -99,7 +99,7 @@ impl<P: Clone> Group<P> {
         self.ask(cx, key, epoch, read, is_status);
     }
 
-    fn ask(&mut self, cx: &mut Cx<P>, key: u64, epoch: Epoch, read: Read, is_status: bool) {
+    pub(crate) fn ask(&mut self, cx: &mut Cx<P>, key: u64, epoch: Epoch, read: Read, is_status: bool) {
         let token = cx.wait(Wait::Read { group: self.id, epoch, read: key });
         cx.out.push(match is_status {
             true => Output::Status { token, read },

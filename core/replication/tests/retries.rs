@@ -183,3 +183,24 @@ fn whoever_asks_again_and_again_for_one_write_is_remembered_a_few_times() {
     assert!(c.is_done(1));
     c.settle();
 }
+
+#[test]
+fn what_a_slice_keeps_of_writes_that_cannot_commit_is_bounded_and_the_rest_comes_again() {
+    // R41: each group had its own bound, in requests; a slice of many groups had none, in bytes
+    let mut c = Cluster::new(1, 2);
+    c.run(3 * SECOND);
+    let mut told = 0;
+    for n in 0..1500 {
+        c.chunk = (n % 16) as u32;
+        c.write(0, n, (n / 16 % 16 * 64) as u16, 64, n);
+        if n % 100 == 0 {
+            c.step();
+        }
+        told += usize::from(matches!(c.reply(n), Some(ClientResult::Retry { .. })));
+    }
+    c.step();
+    let group = c.group(0);
+    let sarsen_replication::group::Role::Primary(p) = &group.role else { panic!("it leads") };
+    let kept = 64 * (p.pending.len() + p.waiting.len() + group.held.len()) as u64;
+    assert!(kept <= limits::SLICE_KEPT_BLOCKS_MAX && told > 0, "{kept} {told}");
+}

@@ -211,7 +211,10 @@ impl Walk {
             self.c.chunk = u32::from(block / BLOCKS);
             let value = self.c.value(number, block % BLOCKS);
             let history = &mut self.history[block as usize];
-            assert!(history[self.seen[block as usize]..].contains(&value), "block {block}: {value} of {history:?}");
+            assert!(
+                history[self.seen[block as usize]..].contains(&value),
+                "block {block}: {value} of {history:?}"
+            );
             *history = vec![value];
             self.seen[block as usize] = 0;
         }
@@ -257,8 +260,9 @@ impl Walk {
     }
 
     fn retry(&mut self) {
-        let open: Vec<usize> =
-            (0..self.sent.len()).filter(|&s| !self.sent[s].is_answered && !self.sent[s].is_given_up).collect();
+        let open: Vec<usize> = (0..self.sent.len())
+            .filter(|&s| !self.sent[s].is_answered && !self.sent[s].is_given_up)
+            .collect();
         if !open.is_empty() {
             let at = open[self.rng.below(open.len() as u64) as usize];
             self.transmit(at);

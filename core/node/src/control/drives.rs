@@ -16,13 +16,15 @@ const PROPOSALS_MAX: usize = 256;
 /// Between tries at a leader that is not there.
 const TRY_AGAIN: Duration = Duration::from_millis(50);
 
+type Served = BTreeMap<DriveId, Arc<DriveHandle>>;
+
 /// The drives of this node.
 pub struct Drives {
     desk: Arc<Desk>,
     boot_id: String,
     handles: Vec<Arc<DriveHandle>>,
     /// Registered ones, by the number metadata gave them.
-    served: Mutex<BTreeMap<DriveId, Arc<DriveHandle>>>,
+    served: Mutex<Served>,
     /// Blocks a slice holds, and used.
     space: Mutex<BTreeMap<SliceId, (u64, u64)>>,
     distrusted: Mutex<BTreeMap<DriveId, BTreeSet<u8>>>,
@@ -103,8 +105,10 @@ impl Drives {
         let mut told = Revision(0);
         let mut known = BTreeMap::new();
         loop {
-            let state = states.borrow_and_update().clone();
+            // first whom we serve: the state is then one that shows their registrations
             let served = self.served.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let state = states.borrow_and_update().clone();
+            let served = self.end_usurped(&state, served);
             let peers = peers(&state, &self.boot_id);
             if peers != known {
                 let all = Arc::new(peers.clone());
@@ -121,6 +125,24 @@ impl Drives {
                 return;
             }
         }
+    }
+
+    /// R1: a drive that was registered by another opening (a copy of its image) is not ours any more: it ends here, since
+    /// a sole copy has no other to stop it.
+    fn end_usurped(&self, state: &State, mut served: Served) -> Served {
+        served.retain(|id, handle| {
+            let is_ours = state.drives.get(id).is_none_or(|d| d.open == handle.facts().open);
+            if !is_ours {
+                tracing::error!(
+                    "drive {id} ({}) was opened elsewhere: it ends here",
+                    handle.facts().path.display()
+                );
+                handle.stop();
+                self.served.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+            }
+            is_ours
+        });
+        served
     }
 
     /// Carries what slices say to the leader, for the life of the node.
