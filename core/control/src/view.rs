@@ -45,6 +45,7 @@ impl State {
                     (*id, AttachmentView { volume, generation, session, read_only: a.read_only })
                 })
                 .collect(),
+            last_attachment: AttachmentId(self.last.wide),
             dropped_layers: self.dropped_layers.iter().copied().collect(),
             dropped_groups: Vec::new(),
             fences: self.attachments.iter().filter_map(fencing).collect(),

@@ -11,7 +11,7 @@ use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 use sarsen_types::record::{Body, Entry};
-use sarsen_types::{Checksum, Duration, GroupId, Instant, LayerId, Ledger, SliceId, Version, View};
+use sarsen_types::{AttachmentId, Checksum, Duration, GroupId, Instant, LayerId, Ledger, SliceId, Version, View};
 use sarsen_wire::client::Greeting;
 use sarsen_wire::peer::{GroupBody, PeerMessage};
 
@@ -41,6 +41,8 @@ pub struct Machine<P> {
     distrusting: usize,
     /// Deleted layers whose drop was journaled in this life of the slice.
     dropped: BTreeSet<LayerId>,
+    /// Groups may remember attachments that ended.
+    must_forget: bool,
 }
 
 impl<P: Clone> Machine<P> {
@@ -76,6 +78,7 @@ impl<P: Clone> Machine<P> {
             next_look: config.started,
             distrusting: 0,
             dropped: BTreeSet::new(),
+            must_forget: true,
         }
     }
 
@@ -248,6 +251,7 @@ impl<P: Clone> Machine<P> {
         if !self.cx.is_registered || view.revision < self.cx.view.revision {
             return;
         }
+        self.must_forget |= !view.attachments.keys().eq(self.cx.view.attachments.keys());
         self.cx.view = view.clone();
         for state in &view.groups {
             let cx = &mut self.cx;
@@ -258,6 +262,9 @@ impl<P: Clone> Machine<P> {
         }
         self.drop_deleted(&view);
         self.drop_outdated(&view);
+        if core::mem::take(&mut self.must_forget) {
+            self.forget_ended(&view);
+        }
         let held: Vec<GroupId> = self.groups.values().filter(|g| !g.held.is_empty()).map(|g| g.id).collect();
         self.cx.again.extend(held);
     }
@@ -276,6 +283,23 @@ impl<P: Clone> Machine<P> {
                         .is_some_and(|a| id.session >= a.session && id.generation >= a.generation)
                 });
                 self.cx.again.push(group.id);
+            }
+        }
+    }
+
+    /// R41: of attachments that ended nothing need be remembered, once no takeover can ask for it.
+    fn forget_ended(&mut self, view: &View) {
+        for group in self.groups.values_mut() {
+            let is_ended = |a: &AttachmentId| *a <= view.last_attachment && !view.attachments.contains_key(a);
+            let ended: Vec<AttachmentId> = group.ledger.sessions.keys().copied().filter(is_ended).collect();
+            for attachment in ended {
+                if group.ledger.is_settled(attachment) {
+                    let body = Body::Forget { attachment };
+                    group.apply(&body);
+                    self.cx.persist(group.id, group.seen, body, None, Wait::Nothing);
+                } else {
+                    self.must_forget = true; // with a later view
+                }
             }
         }
     }

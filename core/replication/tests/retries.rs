@@ -204,3 +204,26 @@ fn what_a_slice_keeps_of_writes_that_cannot_commit_is_bounded_and_the_rest_comes
     let kept = 64 * (p.pending.len() + p.waiting.len() + group.held.len()) as u64;
     assert!(kept <= limits::SLICE_KEPT_BLOCKS_MAX && told > 0, "{kept} {told}");
 }
+
+#[test]
+fn of_an_attachment_that_ended_no_copy_remembers_anything() {
+    // R41: each kept its session and its last requests for ever, and told them in every takeover and every join
+    let mut c = Cluster::new(3, 2);
+    c.run(3 * SECOND);
+    for n in 1..20 {
+        c.write_till_done(n, n as u16, 1, n);
+    }
+    c.run(SECOND);
+    c.is_detached = true;
+    c.revision += 1;
+    c.run(TENTH);
+    for node in 0..3 {
+        let ledger = &c.group(node).ledger;
+        assert!(ledger.sessions.is_empty() && ledger.queues.is_empty(), "{node}: {ledger:?}");
+        let durable = &c.store(node).disk.ledgers[&support::GROUP];
+        assert!(durable.sessions.is_empty() && durable.queues.is_empty());
+    }
+    c.take_over(1, true);
+    c.run(SECOND);
+    c.settle();
+}

@@ -206,6 +206,7 @@ pub fn put_record(w: &mut Writer, record: &Record, places: &[u64]) {
         }
         Body::DropLayer { layer } => drop(w.u8(10).u64(layer.0)),
         Body::DropGroup => drop(w.u8(11)),
+        Body::Forget { attachment } => drop(w.u8(12).u64(attachment.0)),
     }
     w.u16(places.len() as u16);
     for place in places {
@@ -248,6 +249,7 @@ pub fn get_record(r: &mut Reader<'_>) -> Result<(Record, Vec<u64>), Malformed> {
         }
         10 => Body::DropLayer { layer: LayerId(r.get_u64()?) },
         11 => Body::DropGroup,
+        12 => Body::Forget { attachment: AttachmentId(r.get_u64()?) },
         _ => return r.fail("a kind of record"),
     };
     let n = r.get_u16()? as usize;

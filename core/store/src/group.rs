@@ -117,6 +117,7 @@ impl Group {
             | Body::JoinBegan
             | Body::Distrust
             | Body::Fence { .. }
+            | Body::Forget { .. }
             | Body::Session { .. } => {}
         }
     }

@@ -161,6 +161,7 @@ fn bodies() -> Vec<Body> {
         Body::Session { attachment: AttachmentId(8), generation: Generation(3), session: SessionId(5) },
         Body::DropLayer { layer: LayerId(7) },
         Body::DropGroup,
+        Body::Forget { attachment: AttachmentId(8) },
     ]
 }
 

@@ -106,6 +106,7 @@ impl Fields<'_> {
             9 => format!("session {}", self.session()),
             10 => format!("drop layer {}", self.n(8)),
             11 => "drop group".into(),
+            12 => format!("forget {}", self.n(8)),
             other => panic!("a record of kind {other}"),
         };
         let places = (0..self.n(2)).map(|_| self.n(5)).collect();
@@ -616,6 +617,7 @@ fn every_kind() -> Vec<(Body, &'static str)> {
         (Body::Session { attachment, generation, session }, "session [8, 2, 4]"),
         (Body::DropLayer { layer: LayerId(7) }, "drop layer 7"),
         (Body::DropGroup, "drop group"),
+        (Body::Forget { attachment }, "forget 8"),
     ]
 }
 

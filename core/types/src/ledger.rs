@@ -109,6 +109,10 @@ impl Ledger {
             Body::DropGroup => *self = Ledger { promise: self.promise, ..Ledger::default() },
             Body::Write(write) => self.apply_write(write),
             Body::Table(table) => self.apply_table(table),
+            Body::Forget { attachment } => {
+                self.sessions.remove(attachment);
+                self.queues.retain(|key, _| key.0 != *attachment);
+            }
             Body::Fence { attachment, generation } => {
                 self.raise_session(*attachment, *generation, SessionId(0))
             }
@@ -177,6 +181,13 @@ impl Ledger {
         if let Some(point) = table.point {
             self.point = point;
         }
+    }
+
+    /// Whether all that is remembered of an attachment's requests is at or below the floor: no takeover asks for it then.
+    pub fn is_settled(&self, attachment: AttachmentId) -> bool {
+        let low = (attachment, SessionId(0), QueueId(0));
+        let own = self.queues.range(low..).take_while(|(key, _)| key.0 == attachment);
+        own.flat_map(|(_, log)| &log.notes).all(|n| n.version <= self.floor)
     }
 
     /// Takes back the records of a write that was submitted and could not be made durable (R7).
@@ -386,6 +397,18 @@ mod tests {
             (None, Some(v(2, 1)), Some(v(3, 1)))
         );
         assert_eq!((ledger.point, ledger.promise), (v(3, 0), Epoch(3)));
+    }
+
+    #[test]
+    fn of_an_attachment_that_ended_nothing_is_left() {
+        let mut ledger = Ledger::default();
+        ledger.apply(&record(1, Body::Write(write(v(1, 1), note(1, 0, 1)))));
+        assert!(!ledger.is_settled(AttachmentId(1)));
+        ledger.raise_floor(v(1, 1));
+        assert!(ledger.is_settled(AttachmentId(1)));
+        ledger.apply(&record(1, Body::Forget { attachment: AttachmentId(1) }));
+        assert!(ledger.sessions.is_empty() && ledger.queues.is_empty());
+        assert_eq!(ledger.floor, v(1, 1));
     }
 
     #[test]

@@ -69,6 +69,11 @@ pub enum Body {
         /// The session from now on.
         session: SessionId,
     },
+    /// An attachment ended, and its id is never used again: what is remembered of it goes (R41).
+    Forget {
+        /// The attachment.
+        attachment: AttachmentId,
+    },
     /// A confirmed deletion: the layer's objects in this group go (R20).
     DropLayer {
         /// The layer.

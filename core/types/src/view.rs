@@ -23,6 +23,8 @@ pub struct View {
     pub volumes: BTreeMap<VolumeId, VolumeView>,
     /// Attachments that may send requests.
     pub attachments: BTreeMap<AttachmentId, AttachmentView>,
+    /// Attachments up to this one that are not listed have ended: ids only grow (R42).
+    pub last_attachment: AttachmentId,
     /// Confirmed deletions (R20): layers whose data a slice may drop.
     pub dropped_layers: Vec<LayerId>,
     /// Confirmed deletions (R20): groups of which this slice may drop its copy, with the assignment that ended.

@@ -33,6 +33,8 @@ pub struct Cluster {
     pub state: GroupState,
     pub revision: u64,
     pub attachment: AttachmentView,
+    /// It has ended.
+    pub is_detached: bool,
     pub proposals: VecDeque<Proposal>,
     /// Proposals stay where they are while set.
     pub metadata_is_away: bool,
@@ -102,6 +104,7 @@ impl Cluster {
                 session: SessionId(1),
                 read_only: false,
             },
+            is_detached: false,
             proposals: VecDeque::new(),
             metadata_is_away: false,
             deaf: BTreeSet::new(),
@@ -134,7 +137,10 @@ impl Cluster {
         view.layers.insert(LayerId(1), LayerView { family: FamilyId(1), parent: None });
         view.volumes
             .insert(VolumeId(1), VolumeView { head: LayerId(1), size: 64 << 20, changed: Revision(1) });
-        view.attachments.insert(AttachmentId(1), self.attachment);
+        view.last_attachment = AttachmentId(1);
+        if !self.is_detached {
+            view.attachments.insert(AttachmentId(1), self.attachment);
+        }
         view.fences = self.fences.clone();
         Arc::new(view)
     }
