@@ -11,7 +11,9 @@ use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 use sarsen_types::record::{Body, Entry};
-use sarsen_types::{AttachmentId, Checksum, Duration, GroupId, Instant, LayerId, Ledger, SliceId, Version, View};
+use sarsen_types::{
+    AttachmentId, Checksum, Duration, GroupId, Instant, LayerId, Ledger, SliceId, Version, View,
+};
 use sarsen_wire::client::Greeting;
 use sarsen_wire::peer::{GroupBody, PeerMessage};
 

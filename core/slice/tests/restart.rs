@@ -70,7 +70,8 @@ impl Sole {
             members: vec![Member { slice: ME, assignment: 1 }],
             min_copies: 1,
         };
-        let mut view = View { revision: Revision(u64::from(self.epoch.0)), groups: vec![state], ..View::default() };
+        let mut view =
+            View { revision: Revision(u64::from(self.epoch.0)), groups: vec![state], ..View::default() };
         view.layers.insert(LayerId(1), LayerView { family: FamilyId(1), parent: None });
         view.volumes
             .insert(VolumeId(1), VolumeView { head: LayerId(1), size: 64 << 20, changed: Revision(1) });
