@@ -168,7 +168,9 @@ impl<P: Clone> Machine<P> {
             self.beat();
             self.grant();
         }
-        for (to, versions) in core::mem::take(&mut self.cx.prepared) {
+        // the entries stay, so that a turn allocates no more than its frames
+        for (&to, prepared) in self.cx.prepared.iter_mut().filter(|(_, versions)| !versions.is_empty()) {
+            let versions = core::mem::take(prepared);
             if self.cx.peers.is_up(to) {
                 self.cx.out.push(Output::Send {
                     to,
@@ -481,8 +483,12 @@ impl<P: Clone> Machine<P> {
             let mut ids = core::mem::take(&mut self.cx.again);
             ids.sort_unstable();
             ids.dedup();
-            for id in ids {
+            for &id in &ids {
                 self.with(id, |g, cx| g.look(cx));
+            }
+            if self.cx.again.is_empty() {
+                ids.clear();
+                self.cx.again = ids; // its memory is used again
             }
         }
     }
