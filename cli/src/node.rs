@@ -47,6 +47,9 @@ struct Serve {
     /// How reads are leased [default: as the machine's clock deserves]
     #[arg(long, value_enum)]
     lease: Option<Lease>,
+    /// No unix socket: what runs on this machine comes over TCP too, as from other machines
+    #[arg(long)]
+    tcp_only: bool,
     /// For `sarsen dev`: no key, on loopback only
     #[arg(long, hide = true)]
     dev: bool,
@@ -95,6 +98,7 @@ impl Serve {
             }),
             copies: self.dev_copies,
             is_dev: self.dev,
+            is_tcp_only: self.tcp_only,
         };
         Ok(sarsen_node::run(config).await?)
     }

@@ -121,6 +121,9 @@ impl Fleet {
                 .collect();
             flag("--join", others.join(",").into());
         }
+        if self.settings.tcp_only {
+            args.push("--tcp-only".into());
+        }
         args.push("--dev".into());
         let log = self.dir.join(format!("node-{}.log", at + 1));
         self.nodes[at].process = Some(Process::start(&args, &[], &log)?);

@@ -52,6 +52,9 @@ pub struct Dev {
     /// How reads are leased [default: as the machine's clock deserves]
     #[arg(long, value_enum)]
     lease: Option<Lease>,
+    /// Nodes and exports talk over TCP, as between machines, not over unix sockets
+    #[arg(long)]
+    tcp_only: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -88,6 +91,7 @@ impl Dev {
             drive_size: self.drive_size,
             copies: self.copies,
             lease: self.lease,
+            tcp_only: self.tcp_only,
             volumes: self.volumes,
         };
         let (dir, request) = match self.verb {

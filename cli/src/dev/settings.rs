@@ -79,6 +79,8 @@ pub struct Flags {
     pub copies: Option<u32>,
     /// `--lease`
     pub lease: Option<Lease>,
+    /// `--tcp-only`
+    pub tcp_only: bool,
     /// `--volume`
     pub volumes: Vec<Volume>,
 }
@@ -106,6 +108,9 @@ pub struct Settings {
     pub copies: u32,
     /// How reads are leased; the nodes' own choice where nothing was said.
     pub lease: Option<Lease>,
+    /// No unix sockets between nodes and exports.
+    #[serde(default)]
+    pub tcp_only: bool,
     /// Volumes.
     pub volumes: Vec<Volume>,
     /// Ports of each node, in order.
@@ -141,6 +146,7 @@ impl Settings {
             drive_size: flags.drive_size.unwrap_or(Size(10 << 30)).0,
             copies,
             lease: flags.lease,
+            tcp_only: flags.tcp_only,
             volumes: flags.volumes.clone(),
             ports: Vec::new(),
             joined: 0,
@@ -161,6 +167,8 @@ impl Settings {
         compare("--copies", flags.copies.map(|n| n.to_string()), self.copies.to_string());
         let lease = self.lease.map_or("not set", Lease::word);
         compare("--lease", flags.lease.map(|l| l.word().to_owned()), lease.to_owned());
+        let given = |is_given: bool| if is_given { "given" } else { "not given" }.to_owned();
+        compare("--tcp-only", flags.tcp_only.then(|| given(true)), given(self.tcp_only));
         let list = |volumes: &[Volume]| {
             let mut all: Vec<String> =
                 volumes.iter().map(|v| format!("{}:{}", v.name, Size(v.size))).collect();
@@ -240,6 +248,14 @@ mod tests {
         let volume = Flags { volumes: vec!["other:1GiB".parse().unwrap()], ..Flags::default() };
         let why = settings.hold_to(&volume, Path::new("d")).unwrap_err().to_string();
         assert!(why.contains("--volume is demo:1 GiB"), "{why}");
+    }
+
+    #[test]
+    fn tcp_alone_is_for_a_new_directory() {
+        let tcp = Flags { tcp_only: true, ..flags() };
+        let why = Settings::new(&flags()).unwrap().hold_to(&tcp, Path::new("d")).unwrap_err().to_string();
+        assert!(why.contains("--tcp-only is not given"), "{why}");
+        Settings::new(&tcp).unwrap().hold_to(&flags(), Path::new("d")).unwrap();
     }
 
     #[test]

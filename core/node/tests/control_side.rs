@@ -39,6 +39,7 @@ fn config(dir: &Path, number: u32, join: Option<SocketAddr>, key: Option<[u8; 32
         lease: None,
         copies: None,
         is_dev: true,
+        is_tcp_only: false,
     }
 }
 

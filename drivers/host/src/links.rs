@@ -5,7 +5,7 @@ use sarsen_types::{ClusterId, Duration, Instant, SliceId, VolumeMap};
 use sarsen_wire::client::Greeting;
 use sarsen_wire::handshake::Dialer;
 use sarsen_wire::hello::{From, Hello};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// A connection that does not stand by then is given up.
@@ -34,6 +34,8 @@ pub fn boot_id() -> String {
 pub struct Links {
     by_slice: BTreeMap<SliceId, ConnId>,
     dialing: BTreeMap<SliceId, (ConnId, Instant)>,
+    /// Slices that did not answer the last dial by their unix socket: TCP is next.
+    prefers_tcp: BTreeSet<SliceId>,
 }
 
 impl Links {
@@ -52,9 +54,11 @@ impl Links {
         slice: SliceId,
     ) -> Option<(ConnId, Dialer)> {
         let address = map.nodes.get(&slice.drive).and_then(|node| map.addresses.get(node))?;
-        let unix = address.unix.as_ref().filter(|_| address.boot_id == us.boot_id);
-        let conn = match unix {
-            Some(path) => ring.connect_unix(Path::new(path)).ok()?,
+        // one kernel may have several file systems: where the socket is not to be seen, TCP is
+        let may_unix = address.boot_id == us.boot_id && !self.prefers_tcp.contains(&slice);
+        let unix = address.unix.as_ref().filter(|_| may_unix);
+        let conn = match unix.and_then(|path| ring.connect_unix(Path::new(path)).ok()) {
+            Some(conn) => conn,
             None => ring.connect_tcp(address.data.parse().ok()?).ok()?,
         };
         let hello = Hello {
@@ -82,6 +86,10 @@ impl Links {
     /// A connection is gone.
     pub fn gone(&mut self, slice: SliceId) -> Option<ConnId> {
         let dialed = self.dialing.remove(&slice).map(|d| d.0);
+        // the other way is tried in turn
+        if dialed.is_some() && !self.prefers_tcp.remove(&slice) {
+            self.prefers_tcp.insert(slice);
+        }
         self.by_slice.remove(&slice).or(dialed)
     }
 

@@ -58,6 +58,8 @@ pub struct NodeConfig {
     pub copies: Option<u8>,
     /// Small tables, no marks on threads.
     pub is_dev: bool,
+    /// No unix socket beside the data port: what runs on the same kernel comes by TCP too, as from other machines.
+    pub is_tcp_only: bool,
 }
 
 /// Runs a node until SIGTERM or SIGINT, and through the hand-over that follows.
@@ -119,10 +121,10 @@ impl Node {
             .and_then(|l| l.local_addr())
             .with_context(|| format!("listen on {}", config.listen))?;
         let boot_id = boot_id()?;
-        let unix = directory.socket();
+        let unix = (!config.is_tcp_only).then(|| directory.socket());
         let address = NodeAddress {
             data: data.to_string(),
-            unix: Some(unix.display().to_string()),
+            unix: unix.as_ref().map(|path| path.display().to_string()),
             boot_id: boot_id.clone(),
         };
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -150,7 +152,7 @@ impl Node {
         let desk = open_desk(&directory, place, &config, http).await?;
         let (me, cluster, key) = (place.node, place.cluster, config.key);
         let identity = Arc::new(Identity { cluster, node: me, key, boot_id: boot_id.clone() });
-        let port_config = DataPortConfig { listen: data, unix: Some(unix) };
+        let port_config = DataPortConfig { listen: data, unix };
         let port = tokio::task::spawn_blocking(move || DataPort::start(port_config, identity)).await??;
         let port = Arc::new(port);
         // Drives are opened first: what is wrong with them is said before anything is asked of the cluster.
