@@ -40,6 +40,11 @@ impl Nbdkit {
         self.child.id()
     }
 
+    /// Bytes of its memory, without the `size` bytes that it serves and that were written.
+    pub fn memory_beside(&self, size: u64) -> u64 {
+        crate::process::memory(self.pid()).saturating_sub(size)
+    }
+
     /// Writes everything once.
     pub fn fill(&self, size: u64) -> Result<()> {
         Workload::FILL.run(&Workload::nbd(&self.url()), size, None).map(drop)
