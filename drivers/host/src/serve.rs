@@ -86,9 +86,16 @@ pub fn start(
 }
 
 enum Role {
-    Nbd(Box<Connection>),
+    Nbd(Nbd),
     Dialing(SliceId, Dialer),
     Slice(SliceId, Stream<ClientReply>),
+}
+
+/// An NBD client.
+struct Nbd {
+    connection: Box<Connection>,
+    /// It takes nothing more before a request of it ends.
+    rests: bool,
 }
 
 struct Host {
@@ -104,6 +111,7 @@ struct Host {
     next_base: u32,
     requests: BTreeMap<u64, Request>,
     submitted: Vec<Request>,
+    answers: Vec<(Vec<u8>, Option<Buf>)>,
     out: Vec<client::Output>,
     is_stopping: bool,
     ended: Option<String>,
@@ -119,6 +127,21 @@ struct Sink<'a> {
 impl Out for Sink<'_> {
     fn send(&mut self, head: &[u8], payload: Option<Buf>) {
         self.ring.send(self.conn, head, payload);
+    }
+    fn submit(&mut self, request: Request) {
+        self.submitted.push(request);
+    }
+}
+
+/// The same while what was received is looked at where it lies: nearly all answers come later, from slices.
+struct Aside<'a> {
+    answers: &'a mut Vec<(Vec<u8>, Option<Buf>)>,
+    submitted: &'a mut Vec<Request>,
+}
+
+impl Out for Aside<'_> {
+    fn send(&mut self, head: &[u8], payload: Option<Buf>) {
+        self.answers.push((head.to_vec(), payload));
     }
     fn submit(&mut self, request: Request) {
         self.submitted.push(request);
@@ -149,6 +172,7 @@ impl Host {
             next_base: 1,
             requests: BTreeMap::new(),
             submitted: Vec::new(),
+            answers: Vec::new(),
             out: Vec::new(),
             is_stopping: false,
             ended: None,
@@ -212,7 +236,7 @@ impl Host {
         let connection = Connection::new(u64::from(base) << 32, &mut sink);
         self.nbd.insert(base, conn);
         self.bases.insert(conn, base);
-        self.roles.insert(conn, Role::Nbd(Box::new(connection)));
+        self.roles.insert(conn, Role::Nbd(Nbd { connection: Box::new(connection), rests: false }));
         self.readable(now, conn);
     }
 
@@ -229,14 +253,16 @@ impl Host {
 
     fn read_nbd(&mut self, now: Instant, conn: ConnId) {
         loop {
-            let Some(Role::Nbd(connection)) = self.roles.get_mut(&conn) else { return };
-            let bytes = self.ring.received(conn).to_vec();
-            let pool = self.ring.pool().clone();
-            let mut sink = Sink { ring: &mut self.ring, conn, submitted: &mut self.submitted };
+            let Some(Role::Nbd(nbd)) = self.roles.get_mut(&conn) else { return };
+            let mut aside = Aside { answers: &mut self.answers, submitted: &mut self.submitted };
+            let (pool, bytes) = (self.ring.pool(), self.ring.received(conn));
+            let progress = nbd.connection.receive(&self.export, pool, bytes, &mut aside);
+            for (head, payload) in self.answers.drain(..) {
+                self.ring.send(conn, &head, payload);
+            }
             // a client that sends garbage is dropped, and nothing else suffers
-            let Ok(progress) = connection.receive(&self.export, &pool, &bytes, &mut sink) else {
-                return self.drop_nbd(now, conn);
-            };
+            let Ok(progress) = progress else { return self.drop_nbd(now, conn) };
+            nbd.rests = progress.next == Next::Rest;
             self.ring.consume(conn, progress.used);
             self.submit(now);
             match progress.next {
@@ -276,18 +302,17 @@ impl Host {
         let completion: Completion = request.complete(result);
         debug_assert_eq!(completion.tag, Tag(tag));
         let Some(&conn) = self.nbd.get(&((tag >> 32) as u32)) else { return };
-        let Some(Role::Nbd(connection)) = self.roles.get_mut(&conn) else { return };
+        let Some(Role::Nbd(nbd)) = self.roles.get_mut(&conn) else { return };
         let pool = self.ring.pool().clone();
         let mut sink = Sink { ring: &mut self.ring, conn, submitted: &mut self.submitted };
-        connection.complete(completion, &pool, &mut sink);
-        let is_over = connection.is_over();
+        nbd.connection.complete(completion, &pool, &mut sink);
+        let (is_over, rests) = (nbd.connection.is_over(), nbd.rests);
         if self.ring.queued(conn) > QUEUE_MAX {
             self.drop_nbd(now, conn);
         } else if is_over {
             self.forget_nbd(conn);
             self.ring.close_when_sent(conn);
-        } else {
-            // it may have rested
+        } else if rests {
             self.read_nbd(now, conn);
         }
     }
@@ -384,9 +409,9 @@ impl Host {
 
     fn filled(&mut self, now: Instant, conn: ConnId, buf: Buf) {
         match self.roles.get_mut(&conn) {
-            Some(Role::Nbd(connection)) => {
+            Some(Role::Nbd(nbd)) => {
                 let mut sink = Sink { ring: &mut self.ring, conn, submitted: &mut self.submitted };
-                connection.filled(buf, &mut sink);
+                nbd.connection.filled(buf, &mut sink);
                 self.submit(now);
                 self.read_nbd(now, conn);
             }
