@@ -38,6 +38,10 @@ enum Known {
 
 impl Replica {
     fn known(&self, version: Version) -> Known {
+        // nearly all come in order
+        if self.have.back().is_none_or(|last| last.0 < version) {
+            return Known::New;
+        }
         let at = self.have.partition_point(|h| h.0 < version);
         match self.have.get(at) {
             Some(&(v, durable)) if v == version && durable => Known::Durable,
@@ -50,6 +54,9 @@ impl Replica {
         Replica { join: self.join, ..Replica::default() }
     }
     fn submitted(&mut self, version: Version) {
+        if self.have.back().is_none_or(|last| last.0 < version) {
+            return self.have.push_back((version, false));
+        }
         let at = self.have.partition_point(|h| h.0 < version);
         self.have.insert(at, (version, false));
     }

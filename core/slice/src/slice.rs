@@ -10,7 +10,7 @@ use sarsen_store::disk::Disk;
 use sarsen_store::events::{self, Event, ReadError, ReadSpec};
 use sarsen_types::limits::{BACKOFF_FIRST, PAGE_ENTRIES_MAX, PREPARE_TIMEOUT};
 use sarsen_types::record::Entry;
-use sarsen_types::{Instant, SliceId};
+use sarsen_types::{GroupId, Instant, SliceId, Version};
 use sarsen_wire::client::{ClientReply, ClientResult};
 use sarsen_wire::peer::{GroupBody, PeerMessage};
 use std::collections::BTreeMap;
@@ -21,6 +21,8 @@ pub struct Slice<D: Disk> {
     store: Store<D>,
     pool: Pool,
     merges: BTreeMap<Token, Merge>,
+    /// Floors that moved in this turn, each group's highest: the store looks through what they settle once a turn.
+    floors: Vec<(GroupId, Version)>,
     todo: Vec<machine::Output<Buf>>,
     events: Vec<Event>,
     is_ended: bool,
@@ -40,6 +42,7 @@ impl<D: Disk> Slice<D> {
             store,
             pool,
             merges: BTreeMap::new(),
+            floors: Vec::new(),
             todo: Vec::new(),
             events: Vec::new(),
             is_ended: false,
@@ -100,6 +103,7 @@ impl<D: Disk> Slice<D> {
             return;
         }
         self.watch_drive(now, out);
+        self.raise_floors();
         let mut events = std::mem::take(&mut self.events);
         self.store.poll(now, &mut events);
         for event in events.drain(..) {
@@ -109,6 +113,7 @@ impl<D: Disk> Slice<D> {
         let mut todo = std::mem::take(&mut self.todo);
         self.machine.finish(now, &mut todo);
         self.carry_out(todo, out);
+        self.raise_floors();
     }
 
     /// What the turn gathered goes to the disk. Called after the turn's sends were queued (L4).
@@ -171,6 +176,13 @@ impl<D: Disk> Slice<D> {
         self.todo = todo;
     }
 
+    /// Before anything is read: what a floor makes visible is seen by all that follows it (R10).
+    fn raise_floors(&mut self) {
+        for (group, floor) in self.floors.drain(..) {
+            self.store.raise_floor(group, floor);
+        }
+    }
+
     fn carry_one(&mut self, output: machine::Output<Buf>, out: &mut Vec<Output>) {
         let token_of = |token: Token| events::Token(token.0);
         match output {
@@ -186,25 +198,41 @@ impl<D: Disk> Slice<D> {
             machine::Output::Persist { token, record, payload } => {
                 self.store.persist(token_of(token), record, payload);
             }
-            machine::Output::Read { token, read } => self.store.read(token_of(token), spec(&read)),
-            machine::Output::Status { token, read } => self.store.status(token_of(token), spec(&read)),
+            machine::Output::Read { token, read } => {
+                self.raise_floors();
+                self.store.read(token_of(token), spec(&read));
+            }
+            machine::Output::Status { token, read } => {
+                self.raise_floors();
+                self.store.status(token_of(token), spec(&read));
+            }
             machine::Output::Merge { token, read, offset, len, payload } => {
+                self.raise_floors();
                 self.store.read(token_of(token), spec(&read));
                 self.merges.insert(token, Merge { read, offset, len, payload });
             }
             machine::Output::Commit(group, version) => self.store.commit(group, version),
-            machine::Output::RaiseFloor(group, floor) => self.store.raise_floor(group, floor),
+            machine::Output::RaiseFloor(group, floor) => {
+                match self.floors.iter_mut().find(|f| f.0 == group) {
+                    Some(known) => known.1 = known.1.max(floor),
+                    None => self.floors.push((group, floor)),
+                }
+            }
             machine::Output::Settle(group, below) => self.store.settle(group, below),
             machine::Output::Vanish { group, may_vanish, may_forget } => {
+                self.raise_floors();
                 self.store.set_vanish(group, may_vanish, may_forget);
             }
             machine::Output::ListStacks { token, group, above, after } => {
+                self.raise_floors();
                 self.store.list_stacks(token_of(token), group, above, after, PAGE_ENTRIES_MAX);
             }
             machine::Output::ListTouched { token, group, above, after } => {
+                self.raise_floors();
                 self.store.list_touched(token_of(token), group, above, after, PAGE_ENTRIES_MAX);
             }
             machine::Output::ListEntries { token, group, object, visible_only } => {
+                self.raise_floors();
                 self.store.list_entries(token_of(token), group, object, visible_only);
             }
             machine::Output::Distrusted => out.push(Output::Distrusted),

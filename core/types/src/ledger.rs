@@ -67,6 +67,10 @@ pub struct Ledger {
 
 impl QueueLog {
     fn insert(&mut self, note: Note) {
+        // nearly all come in order
+        if self.notes.back().is_none_or(|last| last.key() < note.key()) {
+            return self.notes.push_back(note);
+        }
         let at = self.notes.partition_point(|n| n.key() < note.key());
         if self.notes.get(at).is_some_and(|n| n.key() == note.key()) {
             // of one version the later record wins; a void one stays void
@@ -78,6 +82,10 @@ impl QueueLog {
     }
     /// The highest record of a request, unless it is void.
     fn find(&self, id: &RequestId) -> Option<Version> {
+        // a new request is nearly always above all that came before
+        if self.notes.back().is_none_or(|last| (last.number, last.piece) < (id.number, id.piece)) {
+            return None;
+        }
         let at = self.notes.partition_point(|n| (n.number, n.piece) < (id.number, id.piece));
         let same = self.notes.iter().skip(at).take_while(|n| (n.number, n.piece) == (id.number, id.piece));
         same.last().filter(|n| !n.is_void).map(|n| n.version)
