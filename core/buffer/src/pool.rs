@@ -7,7 +7,7 @@ use std::ptr::NonNull;
 use std::rc::Rc;
 
 /// Sizes of slots, in bytes. A request for more than the last is served by a slot of its own, not kept.
-const CLASSES: [usize; 5] = [4096, 16 << 10, 64 << 10, 256 << 10, 512 << 10];
+const CLASSES: [usize; 7] = [4096, 16 << 10, 64 << 10, 256 << 10, 512 << 10, 1 << 20, 2 << 20];
 /// Alignment of every slot: what O_DIRECT asks for at most.
 const ALIGN: usize = 4096;
 /// Bytes of free slots kept for reuse, by class; more are given back.
