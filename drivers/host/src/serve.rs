@@ -113,6 +113,8 @@ struct Host {
     submitted: Vec<Request>,
     answers: Vec<(Vec<u8>, Option<Buf>)>,
     out: Vec<client::Output>,
+    /// The room of what was carried out, for what comes next.
+    next_out: Vec<client::Output>,
     is_stopping: bool,
     ended: Option<String>,
 }
@@ -174,6 +176,7 @@ impl Host {
             submitted: Vec::new(),
             answers: Vec::new(),
             out: Vec::new(),
+            next_out: Vec::new(),
             is_stopping: false,
             ended: None,
         }
@@ -283,7 +286,8 @@ impl Host {
     }
 
     fn submit(&mut self, now: Instant) {
-        for mut request in std::mem::take(&mut self.submitted) {
+        let mut submitted = std::mem::take(&mut self.submitted);
+        for mut request in submitted.drain(..) {
             let (tag, offset, len) = (request.tag(), request.offset(), request.len());
             let op = match request.take_op() {
                 block::Op::Read => client::Op::Read,
@@ -294,6 +298,8 @@ impl Host {
             self.requests.insert(tag.0, request);
             self.step(now, client::Input::Request { token: client::Token(tag.0), op, offset, len });
         }
+        // nothing above submits more: the room is kept
+        self.submitted = submitted;
     }
 
     fn completed(&mut self, now: Instant, tag: u64, result: Result<client::Answer, client::Error>) {
@@ -338,7 +344,8 @@ impl Host {
 
     fn carry_out(&mut self, now: Instant) {
         while !self.out.is_empty() {
-            for output in std::mem::take(&mut self.out) {
+            let mut batch = std::mem::replace(&mut self.out, std::mem::take(&mut self.next_out));
+            for output in batch.drain(..) {
                 match output {
                     client::Output::Connect { slice } => self.connect(now, slice),
                     client::Output::Disconnect { slice } => {
@@ -358,6 +365,7 @@ impl Host {
                     client::Output::Ended(why) => self.ended = Some(why.to_string()),
                 }
             }
+            self.next_out = batch;
         }
     }
 
