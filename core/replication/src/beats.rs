@@ -41,10 +41,10 @@ impl<P: Clone> Machine<P> {
             self.cx.peers.beat_now |= !ack.matched;
             return;
         };
-        for (group, epoch) in covered.groups {
+        for &(group, epoch) in &covered.groups {
             self.with(group, |g, cx| {
                 if g.leads(epoch) {
-                    g.leased(cx, from, covered.sent, covered.round);
+                    g.leased(cx, from, &covered);
                 }
             });
         }
@@ -73,6 +73,7 @@ impl<P: Clone> Machine<P> {
         for (&to, peer) in self.cx.peers.map.iter_mut().filter(|(_, p)| p.is_up && p.leads_any()) {
             let mut beat = peer.beat(now, round);
             beat.floors = floors.iter().filter(|f| peer.leads(f.0)).copied().collect();
+            peer.floors_in(&beat);
             self.cx.out.push(Output::Send { to, message: PeerMessage::Beat(beat), payload: None });
         }
     }
@@ -90,7 +91,7 @@ impl<P: Clone> Machine<P> {
                 group.floor_told = (floor, round);
             }
             let told = group.floor_told.1;
-            let has_it = |c: &SliceId| primary.leases.iter().any(|l| l.0 == *c && l.2 >= told);
+            let has_it = |c: &SliceId| primary.leases.iter().any(|l| l.slice == *c && l.floors >= told);
             if !primary.copies.iter().skip(1).all(has_it) {
                 floors.push((group.id, group.state.epoch, floor));
             }

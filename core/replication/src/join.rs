@@ -394,7 +394,7 @@ impl<P: Clone> Group<P> {
         let ended = primary.joins.iter().find(|(to, join)| {
             let is_needed = primary.promoting.contains(to);
             let patience = if is_needed { GRACE } else { PREPARE_TIMEOUT };
-            let acked = primary.leases.iter().find(|l| l.0 == **to).map_or(primary.began, |l| l.1);
+            let acked = primary.leases.iter().find(|l| l.slice == **to).map_or(primary.began, |l| l.sent);
             join.is_failed
                 || cx.now.since(acked.max(primary.began)) >= patience
                 || is_needed && primary.is_stuck(**to, cx.now)

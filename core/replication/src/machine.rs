@@ -58,7 +58,7 @@ impl<P: Clone> Machine<P> {
             confirm: config.confirm,
             is_registered: false,
             view: Arc::new(View::default()),
-            peers: Peers::default(),
+            peers: Peers { next_round: 1, ..Peers::default() },
             waits: Slab::default(),
             out: Vec::new(),
             prepared: BTreeMap::new(),

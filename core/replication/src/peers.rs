@@ -18,6 +18,8 @@ pub struct Covered {
     pub sent: Instant,
     /// Its round (R4).
     pub round: u64,
+    /// Whether the heartbeat told floors (R10).
+    pub has_floors: bool,
     /// The groups.
     pub groups: Vec<(GroupId, Epoch)>,
 }
@@ -39,6 +41,8 @@ pub struct Peer {
     /// The first round of this stream whose heartbeats spoke of the list as it is now; none yet.
     led_since: Option<u64>,
     list_told: bool,
+    /// The newest round of this stream that told floors.
+    floors_in: Option<u64>,
     /// The groups it told us it leads.
     listed: Vec<(GroupId, Epoch)>,
     listed_digest: u64,
@@ -86,6 +90,13 @@ impl Peer {
         Beat { sent: now, round, digest: self.led_digest, groups, floors: Vec::new() }
     }
 
+    /// Whether a heartbeat tells floors: only its echo says that they arrived (R10).
+    pub fn floors_in(&mut self, beat: &Beat) {
+        if !beat.floors.is_empty() {
+            self.floors_in = Some(beat.round);
+        }
+    }
+
     /// A heartbeat came: remembers its list, and echoes. `holds` is the epoch in which we follow a group, if we do.
     pub fn echo(&mut self, beat: &Beat, holds: impl Fn(GroupId) -> Option<Epoch>) -> (BeatAck, Vec<GroupId>) {
         if !beat.groups.is_empty() {
@@ -116,7 +127,8 @@ impl Peer {
             return None;
         }
         let groups = self.led.iter().copied().filter(|(g, _)| !ack.differ.contains(g)).collect();
-        Some(Covered { sent: ack.sent, round: ack.round, groups })
+        let has_floors = self.floors_in == Some(ack.round);
+        Some(Covered { sent: ack.sent, round: ack.round, has_floors, groups })
     }
 
     /// Whether it granted one more Prepare of so many blocks.

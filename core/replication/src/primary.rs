@@ -69,6 +69,19 @@ pub enum Phase<P> {
     Serve,
 }
 
+/// What one other copy acknowledged in this epoch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Lease {
+    /// Which copy.
+    pub slice: SliceId,
+    /// When the newest heartbeat it acknowledged was sent, by our clock (R3).
+    pub sent: Instant,
+    /// Its round (R4).
+    pub round: u64,
+    /// The newest round it acknowledged that told floors (R10).
+    pub floors: u64,
+}
+
 /// See the module.
 pub struct Primary<P> {
     /// The epoch it acts in.
@@ -94,8 +107,8 @@ pub struct Primary<P> {
     pub reads: Reads<P>,
     /// Repairs under way.
     pub repairs: Repairs,
-    /// Per other copy the sending time and round of the newest heartbeat it acknowledged in this epoch (R3).
-    pub leases: SmallVec<[(SliceId, Instant, u64); 4]>,
+    /// Per other copy what it acknowledged in this epoch.
+    pub leases: SmallVec<[Lease; 4]>,
     /// R2: nothing is served before; `None` when the wait is over.
     pub serve_after: Option<Instant>,
     /// R2: primaries that confirmed in this epoch that they stopped.
@@ -365,8 +378,11 @@ impl<P: Clone> Group<P> {
         }
         let mut gone = None;
         for to in self.others_in_sync(cx.me) {
-            let acked =
-                primary.leases.iter().find(|l| l.0 == to).map_or(primary.began, |l| l.1.max(primary.began));
+            let acked = primary
+                .leases
+                .iter()
+                .find(|l| l.slice == to)
+                .map_or(primary.began, |l| l.sent.max(primary.began));
             let patience = match cx.peers.heard(to) {
                 Some(_) => limits::GRACE,
                 None => limits::SETTLE,

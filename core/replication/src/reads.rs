@@ -2,7 +2,8 @@
 use crate::cx::{Asker, Cx};
 use crate::group::{Group, Role};
 use crate::io::{Blocks, Output, Read, ReadFailed, Which};
-use crate::primary::{Pending, Phase};
+use crate::peers::Covered;
+use crate::primary::{Lease, Pending, Phase};
 use crate::repair::{Reader, unreadable};
 use crate::requests::Op;
 use crate::wait::Wait;
@@ -204,10 +205,10 @@ impl<P: Clone> Group<P> {
             return false;
         }
         let good = |s: &SliceId| {
-            primary.leases.iter().find(|l| l.0 == *s).is_some_and(|&(_, sent, of)| {
+            primary.leases.iter().find(|l| l.slice == *s).is_some_and(|l| {
                 match cx.confirm && !cx.peers.same_kernel(*s) {
-                    true => of >= round,
-                    false => cx.now.since(sent) < limits::LEASE,
+                    true => l.round >= round,
+                    false => cx.now.since(l.sent) < limits::LEASE,
                 }
             })
         };
@@ -215,11 +216,15 @@ impl<P: Clone> Group<P> {
     }
 
     /// A heartbeat was acknowledged: reads may follow.
-    pub fn leased(&mut self, cx: &mut Cx<P>, from: SliceId, sent: sarsen_types::Instant, round: u64) {
+    pub fn leased(&mut self, cx: &mut Cx<P>, slice: SliceId, covered: &Covered) {
         let Role::Primary(primary) = &mut self.role else { return };
-        match primary.leases.iter_mut().find(|l| l.0 == from) {
-            Some(l) => *l = (from, l.1.max(sent), l.2.max(round)),
-            None => primary.leases.push((from, sent, round)),
+        let (sent, round) = (covered.sent, covered.round);
+        let floors = if covered.has_floors { round } else { 0 };
+        match primary.leases.iter_mut().find(|l| l.slice == slice) {
+            Some(l) => {
+                (l.sent, l.round, l.floors) = (l.sent.max(sent), l.round.max(round), l.floors.max(floors));
+            }
+            None => primary.leases.push(Lease { slice, sent, round, floors }),
         }
         self.answer_reads(cx);
     }

@@ -225,3 +225,23 @@ fn prepares_that_are_refused_give_their_place_back() {
     assert!(c.count(|n| n.behind_refused) > 2048, "{}", c.count(|n| n.behind_refused));
     c.settle();
 }
+
+#[test]
+fn a_floor_that_a_hung_copy_did_not_take_is_told_again_though_it_acknowledges_rounds() {
+    // R4, R10: a round for reads tells no floors, and its acknowledgement said nothing about them
+    let mut c = Cluster::confirming(3, 2);
+    c.run(3 * SECOND);
+    c.write_till_done(1, 0, 1, 1);
+    c.run(SECOND);
+    c.write(0, 2, 0, 1, 2);
+    c.step();
+    c.hang(2, true);
+    assert!(c.is_done(2));
+    c.run(4 * TENTH);
+    c.hang(2, false);
+    c.read(0, 3, 0);
+    c.run(SECOND);
+    assert!(c.was_read(3));
+    assert_eq!(c.group(2).ledger.floor, c.group(0).ledger.floor);
+    c.settle();
+}
