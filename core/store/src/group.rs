@@ -25,8 +25,9 @@ pub struct Group {
     pub limit: Version,
     /// Versions above the floor that are committed.
     pub committed: BTreeSet<Version>,
-    /// Blocks with more than one entry since the last cut: where something may go when the floor moves.
-    pub stacked: BTreeSet<(ObjectId, u16)>,
+    /// Entries since the last cut that lie over others of their block, by version: what is under them goes when the floor
+    /// reaches them.
+    pub stacked: BTreeSet<(Version, ObjectId, u16)>,
     /// R23.
     pub may_vanish: bool,
     /// R18.
@@ -61,7 +62,7 @@ impl Group {
                 each_entry(record, places, |block, held| {
                     left.gone.extend(object.write(block, held));
                     if object.over.stacks.get(&block).is_some_and(|s| s.entries.len() > 1) {
-                        stacked.insert((w.object, block));
+                        stacked.insert((w.version, w.object, block));
                     }
                 });
                 object.touch(w.version);
@@ -76,9 +77,7 @@ impl Group {
                 let low = Version::start(r.since);
                 each_entry(record, places, |block, held| {
                     left.gone.extend(object.recover(block, held, low));
-                    if object.over.stacks.get(&block).is_some_and(|s| s.entries.len() > 1) {
-                        stacked.insert((r.object, block));
-                    }
+                    stack_up(stacked, object, r.object, block);
                 });
                 let highest = r.entries.iter().map(|e| e.version()).max().unwrap_or_default();
                 object.touch(r.touched.max(highest));
@@ -126,13 +125,11 @@ impl Group {
     pub fn settle(&mut self, below: Version) -> Vec<Held> {
         let mut gone = Vec::new();
         self.settled = self.settled.max(below);
-        let objects = &mut self.objects;
-        self.stacked.retain(|(id, block)| {
-            let stack = objects.get_mut(id).and_then(|o| o.over.stacks.get_mut(block));
-            let Some(stack) = stack else { return false };
-            stack.settle(below, &mut gone);
-            stack.entries.len() > 1
-        });
+        while let Some((version, id, block)) = self.stacked.first().copied().filter(|s| s.0 <= below) {
+            self.stacked.remove(&(version, id, block));
+            let stack = self.objects.get_mut(&id).and_then(|o| o.over.stacks.get_mut(&block));
+            stack.into_iter().for_each(|s| s.settle(below, &mut gone));
+        }
         gone
     }
 
@@ -152,10 +149,9 @@ impl Group {
     pub fn put_back(&mut self, id: ObjectId, left: crate::object::Stacks, gone: &mut Vec<Held>) {
         let Some(object) = self.objects.get_mut(&id) else { return };
         object.frozen = Default::default();
-        for block in left.keys() {
-            self.stacked.insert((id, *block));
-        }
+        let blocks: Vec<u16> = left.keys().copied().collect();
         object.slide_under(left, gone);
+        blocks.into_iter().for_each(|block| stack_up(&mut self.stacked, object, id, block));
         if !object.is_changed() {
             self.objects.remove(&id);
         }
@@ -165,6 +161,12 @@ impl Group {
     pub fn sees(&self, version: Version) -> bool {
         version <= self.ledger.floor || self.committed.contains(&version)
     }
+}
+
+/// Notes the entries of a block that lie over others: what is under them goes when they are settled.
+pub fn stack_up(stacked: &mut BTreeSet<(Version, ObjectId, u16)>, object: &Object, id: ObjectId, block: u16) {
+    let entries = object.over.stacks.get(&block).map_or(&[][..], |s| &s.entries);
+    stacked.extend(entries.iter().skip(1).map(|o| (o.held.version, id, block)));
 }
 
 /// The objects of a layer: the lowest and the highest there may be.

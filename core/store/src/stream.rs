@@ -3,7 +3,7 @@ use crate::bytes::{
     Malformed, NOTE, Reader, Writer, get_block, get_mark, get_note, get_object, get_session, put_mark,
     put_note, put_object, put_session,
 };
-use crate::group::Group;
+use crate::group::{Group, stack_up};
 use crate::object::{Object, Stacks};
 use crate::page::Twin;
 use crate::place::{ENTRY_BYTES, Held};
@@ -55,10 +55,8 @@ pub fn get_group(r: &mut Reader<'_>) -> Result<(GroupId, Group), Malformed> {
             let block = get_block(r)?;
             let cut = Version(r.get_u64()?);
             let entries = (0..r.count(OVER)?).map(|_| get_over(r)).collect::<Result<SmallVec<_>, _>>()?;
-            if entries.len() > 1 {
-                group.stacked.insert((id, block));
-            }
             *object.stack(block) = Stack { cut, entries };
+            stack_up(&mut group.stacked, &object, id, block);
         }
         group.objects.insert(id, object);
     }
