@@ -25,6 +25,8 @@ struct ReadOp<P> {
     answer: Option<(ClientResult, Option<P>)>,
     /// Blocks being repaired for it.
     repairing: usize,
+    /// It was answered by the store before the lease allowed.
+    has_waited: bool,
 }
 
 /// Reads under way, by number.
@@ -93,8 +95,15 @@ impl<P: Clone> Group<P> {
         cx.peers.beat_now |= needs_round;
         let key = primary.reads.next;
         primary.reads.next += 1;
-        let kept =
-            ReadOp { asker: op.asker, read: read.clone(), is_status, round, answer: None, repairing: 0 };
+        let kept = ReadOp {
+            asker: op.asker,
+            read: read.clone(),
+            is_status,
+            round,
+            answer: None,
+            repairing: 0,
+            has_waited: false,
+        };
         primary.reads.map.insert(key, kept);
         let epoch = primary.epoch;
         self.ask(cx, key, epoch, read, is_status);
@@ -184,8 +193,10 @@ impl<P: Clone> Group<P> {
         }
         let round = op.round;
         if !self.may_answer(cx, round) {
-            cx.counters.reads_waited += 1;
             cx.is_waiting = true;
+            let Role::Primary(primary) = &mut self.role else { return };
+            let Some(op) = primary.reads.map.get_mut(&key) else { return };
+            cx.counters.reads_waited += u64::from(!core::mem::replace(&mut op.has_waited, true));
             return;
         }
         let Role::Primary(primary) = &mut self.role else { return };

@@ -215,13 +215,22 @@ impl Cluster {
             n.later.push(input);
             return;
         }
+        n.is_touched = true;
         let mut out = std::mem::take(&mut n.out);
         slice.step(now, input, &mut out);
         self.carry_out(node, out);
     }
 
+    /// A turn, when something came, the disk has something, or the slice's deadline passed: what it forgets to ask for does
+    /// not happen, here as in a node's thread.
     fn turn(&mut self, node: usize) {
         let now = self.clock(node);
+        let n = &self.nodes[node];
+        let Some(slice) = n.slice.as_ref() else { return };
+        let is_due = slice.deadline().is_some_and(|at| at <= now);
+        if !(is_due || n.is_touched || slice.store().disk().waiting() > 0) {
+            return;
+        }
         let hung = self.nodes[node].hung_until.is_some_and(|until| until > self.now);
         let rng = &mut self.rng;
         let n = &mut self.nodes[node];
@@ -238,6 +247,7 @@ impl Cluster {
                 }
             }
         }
+        n.is_touched = false;
         let mut out = std::mem::take(&mut n.out);
         slice.finish(now, &mut out);
         slice.submit(now);

@@ -92,6 +92,8 @@ pub struct Node {
     /// Drives it had.
     drives: u32,
     pub(crate) out: Vec<Output>,
+    /// Something came since its last turn.
+    pub(crate) is_touched: bool,
     /// What came while it stood still.
     pub(crate) later: Vec<Input>,
 }
@@ -143,6 +145,7 @@ impl Node {
             is_dark: false,
             drives: 1,
             out: Vec::new(),
+            is_touched: false,
             later: Vec::new(),
         }
     }
@@ -190,6 +193,7 @@ impl Node {
 
     /// Its store, to be asked what waits for the disk.
     pub fn store_mut(&mut self) -> Option<&mut Store<MemDisk>> {
+        self.is_touched = true;
         self.slice.as_mut().map(|s| s.store_mut())
     }
 
