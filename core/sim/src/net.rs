@@ -189,6 +189,15 @@ impl Cluster {
         }
     }
 
+    /// A request of a process that ended, or should have: it comes when others have gone on.
+    pub fn ask_late(&mut self, conn: ConnId, request: ClientRequest, payload: Option<Buf>) {
+        if let Some(&Conn { node, .. }) = self.net.conns.get(&conn) {
+            let due = self.now + Duration::from_millis(self.rng.random_range(100..3000));
+            self.net.clients.push(ClientSent { due, node, conn, what: ClientMessage::Ask(request, payload) });
+            self.count("requests of lives that ended");
+        }
+    }
+
     /// An answer leaves.
     pub(crate) fn reply(&mut self, node: usize, conn: ConnId, reply: ClientReply, payload: Option<Buf>) {
         let Some(&known) = self.net.conns.get(&conn) else { return };

@@ -4,7 +4,7 @@ use crate::cluster::{Cluster, Volume};
 use crate::net::Arrived;
 use crate::workload::{Kind, Request, Work, block_sum};
 use rand::Rng;
-use sarsen_buffer::{block_checksum, bytes_checksum};
+use sarsen_buffer::{Buf, block_checksum, bytes_checksum};
 use sarsen_slice::ConnId;
 use sarsen_types::*;
 use sarsen_wire::client::{ClientOp, ClientRequest, ClientResult, Greeting, Refusal};
@@ -35,6 +35,22 @@ impl Rough {
         std::mem::take(&mut self.conns).into_values().collect()
     }
 
+    /// The process that sent the requests lives on for a while, and sends them once more: it does not know that another took
+    /// its place. Nobody reads the answers.
+    pub fn linger(&mut self, cluster: &mut Cluster, volume: &Volume, open: &BTreeMap<u64, Request>) {
+        let conns = std::mem::take(&mut self.conns);
+        for (&number, request) in open.iter().filter(|r| r.1.is_write()) {
+            let group = group_of(cluster, volume, request.chunk);
+            let primary = cluster.meta.state.groups.get(&group).map(|g| g.primary);
+            let Some(&conn) = primary.and_then(|p| cluster.node_of(p)).and_then(|n| conns.get(&n)) else {
+                continue;
+            };
+            let (op, payload) = op_of(volume, request);
+            let ask = self.request(volume, group, number, op, request.chunk);
+            cluster.ask_late(conn, ask, payload);
+        }
+    }
+
     /// Sends what is due.
     pub fn tick(
         &mut self,
@@ -51,9 +67,7 @@ impl Rough {
     }
 
     fn send(&mut self, cluster: &mut Cluster, volume: &Volume, request: &Request, number: u64, index: usize) {
-        let table = &cluster.meta.state.policies["default"].table;
-        let chunk = ChunkIndex(request.chunk);
-        let group = table[sarsen_types::view::group_index(table.len(), volume.family, chunk)];
+        let group = group_of(cluster, volume, request.chunk);
         let leader = self.leaders.get(&group).map(|l| l.1).filter(|_| cluster.rng.random_bool(0.9));
         // asks the metadata, or guesses
         let Some(to) = leader.or(cluster.meta.state.groups.get(&group).map(|g| g.primary)) else { return };
@@ -79,28 +93,7 @@ impl Rough {
                 conn
             }
         };
-        let (offset, len, range) = (request.offset, request.len, request.range());
-        let (op, payload) = match request.kind {
-            Kind::Write(_) => {
-                let payload = request.payload.clone().expect("a write has its bytes");
-                let checksums = range
-                    .blocks()
-                    .zip(payload.chunks_exact(4096))
-                    .map(|(number, block)| {
-                        let start = u32::from(number) * 4096;
-                        let (from, to) =
-                            (offset.max(start) - start, (offset + len).min(start + 4096) - start);
-                        match to - from {
-                            4096 => block_checksum(volume.family, chunk, number, block),
-                            _ => bytes_checksum(&block[from as usize..to as usize]),
-                        }
-                    })
-                    .collect();
-                (ClientOp::Write { offset, len, checksums }, Some(payload))
-            }
-            Kind::Zero => (ClientOp::Zero { offset, len }, None),
-            Kind::Read => (ClientOp::Read { range }, None),
-        };
+        let (op, payload) = op_of(volume, request);
         let ask = self.request(volume, group, number, op, request.chunk);
         cluster.ask(conn, ask, payload);
     }
@@ -148,8 +141,11 @@ impl Rough {
         work: &mut Work,
         arrived: Arrived,
     ) {
-        let Arrived { reply, payload, .. } = arrived;
+        let Arrived { reply, payload, conn: arrived_on, .. } = arrived;
         let number = reply.number;
+        if !self.conns.values().any(|c| *c == arrived_on) {
+            return; // to a life that ended
+        }
         let Some(request) = work.open.get(&number) else { return };
         cluster.say(|| {
             let (kind, chunk, range) = (request.kind, request.chunk, request.range());
@@ -219,6 +215,37 @@ impl Rough {
             self.below += 1;
         }
     }
+}
+
+/// What is asked, and its blocks.
+fn op_of(volume: &Volume, request: &Request) -> (ClientOp, Option<Buf>) {
+    let chunk = ChunkIndex(request.chunk);
+    let (offset, len, range) = (request.offset, request.len, request.range());
+    match request.kind {
+        Kind::Write(_) => {
+            let payload = request.payload.clone().expect("a write has its bytes");
+            let checksums = range
+                .blocks()
+                .zip(payload.chunks_exact(4096))
+                .map(|(number, block)| {
+                    let start = u32::from(number) * 4096;
+                    let (from, to) = (offset.max(start) - start, (offset + len).min(start + 4096) - start);
+                    match to - from {
+                        4096 => block_checksum(volume.family, chunk, number, block),
+                        _ => bytes_checksum(&block[from as usize..to as usize]),
+                    }
+                })
+                .collect();
+            (ClientOp::Write { offset, len, checksums }, Some(payload))
+        }
+        Kind::Zero => (ClientOp::Zero { offset, len }, None),
+        Kind::Read => (ClientOp::Read { range }, None),
+    }
+}
+
+fn group_of(cluster: &Cluster, volume: &Volume, chunk: u32) -> GroupId {
+    let table = &cluster.meta.state.policies["default"].table;
+    table[sarsen_types::view::group_index(table.len(), volume.family, ChunkIndex(chunk))]
 }
 
 fn again(cluster: &mut Cluster, work: &mut Work, number: u64, after_ms: u64) {

@@ -284,7 +284,13 @@ impl Client {
         cluster.meta.state.attachments_of(self.work.volume.id).any(|(_, a)| a.fencing.is_some())
     }
 
+    /// Its process ends; or lingers for a while, beside its successor.
     fn hang_up(&mut self, cluster: &mut Cluster) {
+        if let Engine::Rough(rough) = &mut self.engine
+            && cluster.rng.random_bool(0.7)
+        {
+            return rough.linger(cluster, &self.work.volume, &self.work.open);
+        }
         let conns = match &mut self.engine {
             Engine::Rough(rough) => rough.conns(),
             Engine::Driver(driver) => driver.conns(),
