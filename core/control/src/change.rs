@@ -1,5 +1,6 @@
 //! Every change of a group: one function raises the epoch and keeps `complete` and the list of who is out (R6, R9, R11, R12).
 use crate::command::Move;
+use crate::reconcile::JOIN_BACKOFF_MAX_MS;
 use crate::state::{Out, Retired, State};
 use alloc::vec::Vec;
 use sarsen_types::{
@@ -10,6 +11,9 @@ use sarsen_types::{
 /// A group whose epoch is within this of the last one changes no more: versions have 24 bits for it. One change a second
 /// lasts half a year to come here, so this is a fault that somebody must look at, not a limit of use.
 const EPOCH_RESERVE: u32 = 1 << 10;
+
+/// A copy that is in sync for this long after it joined has nothing to back off from any more.
+const BACK_MS: u64 = 2 * JOIN_BACKOFF_MAX_MS;
 
 impl State {
     /// The one way to change a group: a new epoch, `primary_since` when another leads, `complete` (R11), who is out (R19).
@@ -38,15 +42,24 @@ impl State {
     /// Keeps the list of members that are not in sync.
     pub(crate) fn note_out(&mut self, group: GroupId) {
         let Some(state) = self.groups.get(&group) else { return };
-        let out = self.out.entry(group).or_default();
-        out.retain(|o| state.assignment_of(o.slice).is_some() && !state.is_in_sync(o.slice));
+        let (out, back) = (self.out.entry(group).or_default(), self.back.entry(group).or_default());
+        let (since_ms, is_member) = (self.now_ms, |s| state.assignment_of(s).is_some());
+        back.retain(|b| since_ms < b.joined_ms.saturating_add(BACK_MS) && is_member(b.slice));
+        back.extend(out.iter().filter(|o| o.joins > 0 && state.is_in_sync(o.slice)));
+        out.retain(|o| is_member(o.slice) && !state.is_in_sync(o.slice));
         for member in state.members.iter().filter(|m| !state.is_in_sync(m.slice)) {
-            if !out.iter().any(|o| o.slice == member.slice) {
-                out.push(Out { slice: member.slice, since_ms: self.now_ms, joins: 0, joined_ms: 0 });
+            if out.iter().any(|o| o.slice == member.slice) {
+                continue;
             }
+            let before = back.iter().position(|b| b.slice == member.slice).map(|at| back.remove(at));
+            let (joins, joined_ms) = before.map_or((0, 0), |b| (b.joins, b.joined_ms));
+            out.push(Out { slice: member.slice, since_ms, joins, joined_ms });
         }
         if out.is_empty() {
             self.out.remove(&group);
+        }
+        if back.is_empty() {
+            self.back.remove(&group);
         }
     }
 

@@ -55,6 +55,8 @@ impl State {
         for out in self.out.values_mut().flatten().filter(|o| o.slice.drive == id) {
             out.joins = 0;
         }
+        self.back.values_mut().for_each(|all| all.retain(|b| b.slice.drive != id));
+        self.back.retain(|_, all| !all.is_empty());
         let how = if is_stale { ", stale: what it holds counts for nothing" } else { "" };
         let what = if known.is_some() { "is back" } else { "is new" };
         self.tell(format!("drive {id} ({}) on node {} {what}{how}; it led {led} groups", r.path, r.node));

@@ -53,6 +53,9 @@ pub struct State {
     pub groups: BTreeMap<GroupId, GroupState>,
     /// Per group its members that are not in sync.
     pub out: BTreeMap<GroupId, Vec<Out>>,
+    /// Members that are in sync again since a moment: if they are thrown out once more, their joins go on backing off (R19).
+    #[serde(default)]
+    pub back: BTreeMap<GroupId, Vec<Out>>,
     /// Assignments that ended: their data go once the group is whole without them (R20).
     pub retired: Vec<Retired>,
     /// Rights to use volumes.

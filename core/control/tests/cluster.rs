@@ -260,6 +260,29 @@ fn members_that_are_back_join_and_repeated_joins_back_off() {
 }
 
 #[test]
+fn a_copy_that_is_thrown_out_again_after_each_promotion_backs_off_too() {
+    // R19: a link that works long enough for a join. Its count began anew each time, and it joined ten times a second.
+    let mut c = Cluster::new(3);
+    let group = c.led_by(1)[0];
+    let mut joins = 0;
+    for _ in 0..600 {
+        c.propose(group, 1, GroupChange::Remove(slice(3)));
+        c.now += 100;
+        joins += c.look(&[]).len();
+        c.promote_all();
+    }
+    assert!((5..=9).contains(&joins), "{joins} joins in a minute");
+    // well for minutes, it joins at once again
+    c.now += 180_000;
+    c.look(&[]);
+    c.promote_all();
+    c.now += 180_000;
+    c.propose(group, 1, GroupChange::Remove(slice(3)));
+    c.look(&[]);
+    assert!(c.state.groups[&group].join_of(slice(3)).is_some());
+}
+
+#[test]
 fn a_lost_copy_is_placed_on_a_fourth_node_and_dropped_only_when_all_is_whole() {
     let mut c = Cluster::new(4);
     let lost: Vec<GroupId> = c.groups().filter(|g| g.is_in_sync(slice(4))).map(|g| g.group).collect();
