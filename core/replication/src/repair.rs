@@ -358,8 +358,16 @@ impl<P: Clone> Group<P> {
                 let body = recover(restore, epoch, range, |at| Entry::Data(entry.version(), checksums[at]));
                 cx.persist(self.id, epoch, body, Some(payload), Wait::Repaired { group: self.id, token });
             }
-            // it was overwritten meanwhile, or is not intact there: ask for the versions again, or the next copy
-            _ => self.ask_restore(cx, token),
+            // not intact there: the next copy may have it
+            _ if !restore.left.is_empty() => self.ask_restore(cx, token),
+            // overwritten there meanwhile, which is no loss (simulator, seed 268): whoever reads it asks again, and the
+            // listing is then made anew
+            _ => {
+                let restore = primary.repairs.objects.remove(&token).expect("it was just there");
+                for reader in restore.readers {
+                    self.reader_failed(cx, reader, false);
+                }
+            }
         }
     }
 }
