@@ -1,5 +1,6 @@
 //! `sarsen key`: the cluster key, 32 random bytes that every node and host of a cluster holds.
 use crate::failure::{During, Failure, Outcome};
+use crate::output::line_out;
 use clap::{Args, Subcommand};
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Write};
@@ -20,6 +21,11 @@ enum Verb {
         /// The file
         file: PathBuf,
     },
+    /// Print the administrator's token of the cluster with this key, for SARSEN_TOKEN
+    Token {
+        /// The file
+        file: PathBuf,
+    },
 }
 
 impl Key {
@@ -27,6 +33,7 @@ impl Key {
     pub fn run(self) -> Outcome {
         match self.verb {
             Verb::Create { file } => create(&file),
+            Verb::Token { file } => line_out(&sarsen_api::token_of(&load(&file)?)),
         }
     }
 }

@@ -103,7 +103,7 @@ fn shows(headers: &HeaderMap, token: Option<&String>) -> bool {
 }
 fn unauthorized() -> Response {
     let body = ErrorBody::new("unauthorized", "the request shows no token of this cluster");
-    Failure(StatusCode::UNAUTHORIZED, body.hint("set SARSEN_TOKEN, or pass the cluster's key"))
+    Failure(StatusCode::UNAUTHORIZED, body.hint("set SARSEN_TOKEN to what `sarsen key token FILE` prints"))
         .into_response()
 }
 async fn check_admin(Shared(desk): Hand, request: Request, next: Next) -> Response {
