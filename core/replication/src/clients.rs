@@ -43,7 +43,9 @@ impl<P: Clone> Machine<P> {
             }
             self.cx.kept_blocks += blocks;
         }
+        let before = group.held.len();
         group.client(&mut self.cx, Held { asker, request, payload });
+        self.cx.counters.held += u64::from(group.held.len() > before);
     }
 
     /// D2: from now on a lower session of the attachment can begin nothing in the groups led here: the metadata this slice
@@ -110,7 +112,6 @@ impl<P: Clone> Group<P> {
     }
 
     fn hold(&mut self, cx: &mut Cx<P>, held: Held<P>) {
-        cx.counters.held += 1;
         cx.is_waiting = true;
         if self.held.len() >= GROUP_HELD_MAX {
             let result = ClientResult::Retry { after: limits::BACKOFF_FIRST };
