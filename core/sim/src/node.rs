@@ -334,10 +334,10 @@ impl Cluster {
         }
         let open = n.open;
         let disk = n.slice.as_mut().expect("it registers because it is up").store_mut().disk_mut();
-        disk.is_held = false;
-        let mut superblock = drive::read(disk).expect("superblocks have copies");
-        drive::note_registered(disk, &mut superblock, ClusterId(7), open).expect("the disk writes");
-        disk.is_held = true;
+        disk.beside(|disk| {
+            let mut superblock = drive::read(disk).expect("superblocks have copies");
+            drive::note_registered(disk, &mut superblock, ClusterId(7), open).expect("the disk writes");
+        });
         let view = self.view(id);
         self.say(|| format!("node {node} registered as {id}, stale {is_stale}"));
         self.input(node, Input::Registered { view, is_stale });

@@ -40,9 +40,9 @@ enum Part {
 /// Bits of a node's drive flip: under the running node, or while it is down; then it comes back.
 pub fn rot(cluster: &mut Cluster, node: usize) {
     let part = match cluster.rng.random_range(0..100) {
-        0..50 => Part::Data,
-        50..75 => Part::Pages,
-        75..90 => Part::Journal,
+        0..40 => Part::Data,
+        40..60 => Part::Pages,
+        60..90 => Part::Journal,
         _ => Part::Any,
     };
     let live = live_sums(cluster, node);

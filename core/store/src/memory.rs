@@ -111,6 +111,16 @@ impl MemDisk {
         self.waiting.len()
     }
 
+    /// Does something with the disk beside its owner, as through another file descriptor: the owner's operations, waiting or
+    /// completed, are not met.
+    pub fn beside<R>(&mut self, work: impl FnOnce(&mut MemDisk) -> R) -> R {
+        let (waiting, done) = (std::mem::take(&mut self.waiting), std::mem::take(&mut self.done));
+        let is_held = std::mem::take(&mut self.is_held);
+        let result = work(self);
+        (self.waiting, self.done, self.is_held) = (waiting, done, is_held);
+        result
+    }
+
     /// Completes the waiting operation at `at`: any order is allowed.
     pub fn complete(&mut self, at: usize) {
         if at < self.waiting.len() {
