@@ -52,9 +52,13 @@ impl<D: Disk> Store<D> {
         }
         let settled = named.clone();
         let objects = self.groups.values().flat_map(|g| g.objects.values());
-        for block in objects.flat_map(|o| o.owned()).filter_map(|h| h.place.block()) {
+        let owned = objects.flat_map(|o| o.owned()).filter_map(|h| h.place.block()).collect::<Vec<_>>();
+        let (ring, outside): (Vec<u64>, Vec<u64>) =
+            owned.into_iter().partition(|b| self.region.is_in_ring(*b));
+        for block in outside {
             name(&mut named, block, "an unmerged entry")?;
         }
+        self.audit_ring(ring)?;
         for page in 0..self.region.bitmap_pages() {
             if self.space.is_away(self.region.data_first() + page * crate::space::SPAN).is_some() {
                 let want = self.want_bitmap(page);
@@ -67,6 +71,29 @@ impl<D: Disk> Store<D> {
             named.entry(*block).or_insert("a bad place");
         }
         self.space.audit(&settled, &named, has_bad)
+    }
+
+    /// Data in the ring lie between its tail and its head (S10).
+    fn audit_ring(&self, blocks: Vec<u64>) -> Result<(), String> {
+        if blocks.len() as u64 != self.in_ring {
+            return Err(format!(
+                "{} blocks of the ring are named, {} are counted",
+                blocks.len(),
+                self.in_ring
+            ));
+        }
+        let units = self.ring.units;
+        let tail = (self.head.unit + units - self.ring_used % units) % units;
+        for block in blocks {
+            let behind_tail = (block - self.ring.first + units - tail) % units;
+            if behind_tail >= self.ring_used {
+                return Err(format!(
+                    "unit {} of the ring was trimmed, and is named",
+                    block - self.ring.first
+                ));
+            }
+        }
+        Ok(())
     }
 
     fn audit_line(&mut self, line: &Line, named: &mut BTreeMap<u64, &'static str>) -> Result<bool, String> {

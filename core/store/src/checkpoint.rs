@@ -1,7 +1,8 @@
 //! A checkpoint: the map exactly as of one journal sequence, written to new places; then a root that names it (S13).
 //!
 //! At the cut every object's unmerged entries become its *frozen* generation; records go on at once in a new one. In
-//! batches, between other work, frozen entries are merged into leaves and lines ([`crate::merge`]); then index pages, the
+//! batches, between other work, data that lie in the journal move out of it ([`crate::moves`]) and frozen entries are merged
+//! into leaves and lines ([`crate::merge`]); then index pages, the
 //! stream and bitmaps are written, and when all of that and the journal up to the cut are durable, the root is written to
 //! both its places, one after the other, and read back before the ring is trimmed (S4).
 use crate::bytes::Writer;
@@ -79,7 +80,7 @@ pub struct State {
     left: usize,
     /// Pages that are being written: until they are, the disk has something else in their place.
     writing: BTreeMap<u64, Buf>,
-    /// Pages that are being read for it.
+    /// Pages that are being read for it, and blocks that move out of the ring.
     pages: usize,
     pub(crate) job: Job,
     root: Option<Buf>,
@@ -107,6 +108,10 @@ impl State {
     pub(crate) fn page_came(&mut self) {
         self.pages -= 1;
     }
+    /// So many blocks of data move; each ends as a page that came.
+    pub(crate) fn moves_began(&mut self, count: usize) {
+        self.pages += count;
+    }
     /// A page that is not on the disk yet.
     pub(crate) fn being_written(&self, block: u64) -> Option<&Buf> {
         self.writing.get(&block)
@@ -129,6 +134,8 @@ impl State {
 pub(crate) enum Hold {
     /// These pages first.
     Away(Vec<Want>),
+    /// Data move out of the ring first.
+    Moving,
     /// There is no block left for the map.
     NoSpace,
 }
@@ -201,7 +208,8 @@ impl<D: Disk> Store<D> {
             match before {
                 Stage::None => return,
                 _ if self.has_failed() => return,
-                Stage::Merging => self.merge_some(),
+                // data that move out of the ring are there to be read once its blocks have been written (S10)
+                Stage::Merging if self.completed + 1 >= self.checkpoint.cut.sequence => self.merge_some(),
                 Stage::Pages if is_done && self.durable + 1 >= self.checkpoint.cut.sequence => {
                     self.flush_then(Stage::PagesFlush);
                 }
@@ -259,7 +267,7 @@ impl<D: Disk> Store<D> {
         while self.checkpoint.pages == 0 && self.checkpoint.left < WRITES_MAX {
             let left = self.checkpoint.left;
             let step = match self.next_batch() {
-                Some(batch) => self.merge_batch(batch),
+                Some(batch) => self.move_out(&batch).and_then(|()| self.merge_batch(batch)),
                 None => match self.write_rest() {
                     Ok(()) => {
                         self.checkpoint.stage = Stage::Pages;
@@ -275,6 +283,7 @@ impl<D: Disk> Store<D> {
                     self.checkpoint.pages += wants.len();
                     wants.into_iter().for_each(|want| self.load(want, CHECKPOINT));
                 }
+                Err(Hold::Moving) => return,
                 Err(Hold::NoSpace) => return self.fail("there is no block left to write the map to".into()),
             }
         }
@@ -335,14 +344,17 @@ impl<D: Disk> Store<D> {
     /// Blocks that the next root does not name any more: free once it is durable, for it is as good as any journal block.
     pub(crate) fn displace(&mut self, blocks: impl IntoIterator<Item = u64>) {
         let barrier = self.barrier_of_root();
-        blocks.into_iter().for_each(|b| self.space.unsettle(b, barrier));
+        for block in blocks {
+            self.space.unsettle(block, barrier);
+        }
     }
 
     /// Places of unmerged entries that a merge finds to be covered: the next root does not name them either.
     pub(crate) fn release_with_root(&mut self, gone: Vec<Held>) {
         let barrier = self.barrier_of_root();
-        let blocks = gone.into_iter().filter_map(|h| h.place.block());
-        blocks.filter(|b| !self.bad.contains(b)).for_each(|b| self.space.release(b, barrier));
+        for block in self.let_go(gone) {
+            self.space.release(block, barrier);
+        }
     }
 
     /// What was journaled since the cut counts as well: a recovery after it may be what covers an entry.
@@ -506,6 +518,7 @@ impl<D: Disk> Store<D> {
     fn trim(&mut self) {
         self.root = self.checkpoint.number;
         self.ring_used -= self.checkpoint.trims;
+        self.ring_kept.push_back((self.checkpoint.trims, self.reads.next_number()));
         self.owed[1] = 0;
         let again = self.checkpoint.wants_another || self.has_doomed();
         let (count, pressed) = (self.checkpoint.count + 1, self.checkpoint.pressed);

@@ -1,18 +1,21 @@
-//! Journal blocks under way: records gathered into one, written beside their data, persisted in order (S6, S7, S9).
+//! Journal blocks under way: records gathered into one, written with their data or beside them, persisted in order (S6, S7,
+//! S9, S10).
 use crate::disk::{Disk, DiskError};
 use crate::events::{Event, Token};
 use crate::group::is_structural;
-use crate::journal::{Draft, Head, UNITS_MAX};
+use crate::journal::{DATA_MAX, Draft, Head, UNITS_MAX};
 use crate::pages::QUEUE;
 use crate::space::{RUN_BLOCKS_MIN, Stream};
 use crate::store::{Op, Store};
 use sarsen_buffer::Buf;
 use sarsen_types::limits::JOURNAL_WINDOW_MAX;
-use sarsen_types::{Instant, Record};
+use sarsen_types::{BLOCK_SIZE, Instant, Record};
 use smallvec::{SmallVec, smallvec};
 
 /// From this part of the ring on, in per cent, fewer and fewer journal blocks may be in flight (S13).
 const SLOW_PER_CENT: u64 = 75;
+/// Records of a small turn, at most (S10).
+const SMALL_MAX: usize = 8;
 /// Data writes of one opening that may fail and go elsewhere; more end the drive.
 const BAD_WRITES_MAX: usize = 256;
 
@@ -105,12 +108,10 @@ impl<D: Disk> Store<D> {
     /// S9: a failed data write takes another place, and the bad one is set aside. The record is journaled once more; of two
     /// with one version the later wins. The block it was in is not persisted before that is.
     pub(crate) fn write_elsewhere(&mut self, sequence: u64, first: u64, count: u64, why: DiskError) {
-        self.bad.extend(first..first + count);
-        if self.bad.len() > BAD_WRITES_MAX {
-            return self.fail(format!("too many writes to the drive failed, the last: {why}"));
+        self.set_aside(first, count, &why);
+        if self.has_failed() {
+            return;
         }
-        let place = self.byte(first);
-        self.notice(format!("a write of {count} blocks at byte {place} failed ({why}): they go elsewhere"));
         let is_bad = |p: &u64| (first..first + count).contains(p);
         let Some(f) = self.flying(sequence) else { return };
         let mut again: Vec<Item> = Vec::new();
@@ -127,11 +128,21 @@ impl<D: Disk> Store<D> {
         self.part_ended(sequence);
     }
 
+    /// A write to these blocks failed: they stay held for the life of this opening (S9).
+    pub(crate) fn set_aside(&mut self, first: u64, count: u64, why: &DiskError) {
+        self.bad.extend(first..first + count);
+        if self.bad.len() > BAD_WRITES_MAX {
+            return self.fail(format!("too many writes to the drive failed, the last: {why}"));
+        }
+        let place = self.byte(first);
+        self.notice(format!("a write of {count} blocks at byte {place} failed ({why}): they go elsewhere"));
+    }
+
     /// Whether a journal block may be written now.
     pub(crate) fn may_write(&self) -> bool {
         let Some(Item { record, .. }) = self.queue.front() else { return false };
         // a block may also leave a gap at the end of the ring
-        let has_ring_space = self.ring_used + 2 * UNITS_MAX < self.ring.units;
+        let has_ring_space = self.ring_in_use() + 2 * UNITS_MAX < self.ring.units;
         has_ring_space
             && self.in_flight.len() < self.window()
             && (self.checkpoint.is_idle() || !(is_structural(record) || self.is_memory_full()))
@@ -140,34 +151,92 @@ impl<D: Disk> Store<D> {
     /// Journal blocks that may be in flight: fewer and fewer as the ring fills (S13).
     fn window(&self) -> usize {
         let slack = 100 - SLOW_PER_CENT;
-        let used = self.ring_used * 100 / self.ring.units;
+        let used = self.ring_in_use() * 100 / self.ring.units;
         let left = slack - used.saturating_sub(SLOW_PER_CENT).min(slack);
         ((JOURNAL_WINDOW_MAX as u64 * left / slack) as usize).max(1)
     }
 
     /// Writes one journal block with its data; `false` when what is first in the queue has to wait.
     pub(crate) fn write_block(&mut self) -> bool {
-        let mut draft = Draft::default();
-        for group in std::mem::take(&mut self.moved_floors) {
-            let (floor, settled) = (self.groups[&group].ledger.floor, self.groups[&group].settled);
-            draft.floor(group, floor, settled);
+        if let Some(gathered) = self.gather_small() {
+            self.launch(gathered);
+            return true;
         }
-        let sequence = self.head.sequence;
-        let mut items: SmallVec<[Item; 4]> = SmallVec::new();
-        let mut writes: Vec<(u64, u64, SmallVec<[Buf; 2]>)> = Vec::new();
-        let mut must_wait = false;
+        let mut gathered = Gathered::new(self.draft(UNITS_MAX));
+        self.moved_floors.clear();
+        let must_wait = self.gather(&mut gathered);
+        if gathered.draft.is_empty() {
+            self.draft_memory = gathered.draft.into_memory();
+            return !must_wait;
+        }
+        self.launch(gathered);
+        !must_wait
+    }
+
+    /// A block of at most so many units, with the floors that moved.
+    fn draft(&mut self, units: u64) -> Draft {
+        let mut draft = Draft::within(std::mem::take(&mut self.draft_memory), units);
+        for group in &self.moved_floors {
+            let g = &self.groups[group];
+            draft.floor(*group, g.ledger.floor, g.settled);
+        }
+        draft
+    }
+
+    /// S10: a small turn puts its data into the journal write itself: one write in place of two. `None` when it is not small.
+    fn gather_small(&mut self) -> Option<Gathered> {
+        let data = self.small_turn()?;
+        let head = self.room(1 + data);
+        let mut draft = self.draft(1);
+        let mut places = (0..data).map(|at| self.ring.first + head.unit + 1 + at);
+        let of_each: SmallVec<[SmallVec<[u64; 4]>; 4]> = (self.queue.iter())
+            .map(|item| places.by_ref().take(item.record.data_blocks() as usize).collect())
+            .collect();
+        let fits =
+            draft.units() == 1 && self.queue.iter().zip(&of_each).all(|(i, p)| draft.record(&i.record, p));
+        if !fits {
+            self.draft_memory = draft.into_memory();
+            return None;
+        }
+        self.moved_floors.clear();
+        let mut gathered = Gathered::new(draft);
+        self.in_ring += data;
+        for places in of_each {
+            let mut item = self.queue.pop_front().expect("one for each that was looked at");
+            gathered.data.extend(item.payload.clone());
+            self.apply(&item.record, &places);
+            item.places = places;
+            gathered.items.push(item);
+        }
+        Some(gathered)
+    }
+
+    /// Blocks of data of all that is queued, when they may go into the ring: they move out of it later, so there must be
+    /// room for them outside, and the ring must not be short of room.
+    fn small_turn(&self) -> Option<u64> {
+        if self.queue.len() > SMALL_MAX || self.ring_in_use() * 100 >= self.ring.units * SLOW_PER_CENT {
+            return None;
+        }
+        let data: u64 = self.queue.iter().map(|i| i.record.data_blocks() as u64).sum();
+        let waits = |i: &Item| is_structural(&i.record) && !self.checkpoint.is_idle();
+        let is_small = (1..=DATA_MAX).contains(&data)
+            && self.space.free() >= data + self.owed_blocks()
+            && !self.queue.iter().any(waits);
+        is_small.then_some(data)
+    }
+
+    /// Gathers what is queued, each record with places outside the ring; whether something has to wait.
+    fn gather(&mut self, gathered: &mut Gathered) -> bool {
         while let Some(mut item) = self.queue.pop_front() {
             if is_structural(&item.record) && !self.checkpoint.is_idle() {
                 self.queue.push_front(item);
-                must_wait = true;
-                break;
+                return true;
             }
             let Some(places) = self.allocate(item.record.data_blocks() as u64) else {
                 if let Some(page) = self.space.wanted() {
                     self.load(self.want_bitmap(page), QUEUE);
                     self.queue.push_front(item);
-                    must_wait = true;
-                    break;
+                    return true;
                 }
                 match item.who {
                     Who::Asked(token) => self.ready.push(Event::NoSpace(token)),
@@ -175,37 +244,49 @@ impl<D: Disk> Store<D> {
                 }
                 continue;
             };
-            if !draft.record(&item.record, &places) {
+            if !gathered.draft.record(&item.record, &places) {
                 places.iter().for_each(|p| self.space.give_back(*p));
                 self.queue.push_front(item);
                 break;
             }
-            gather(&mut writes, &places, item.payload.as_ref());
+            gathered.write(&places, item.payload.as_ref());
             self.apply(&item.record, &places);
             item.places = places;
-            items.push(item);
+            gathered.items.push(item);
         }
-        if draft.is_empty() {
-            return !must_wait;
+        false
+    }
+
+    /// The head of a block of so many units: one that does not fit the end of the ring goes to its start.
+    fn room(&self, units: u64) -> Head {
+        match self.head.unit + units > self.ring.units {
+            true => Head { unit: 0, ..self.head },
+            false => self.head,
         }
-        let units = draft.units();
-        if self.head.unit + units > self.ring.units {
+    }
+
+    /// To the disk: data and journal block, together.
+    fn launch(&mut self, gathered: Gathered) {
+        let Gathered { draft, items, writes, data } = gathered;
+        let data_units = data.iter().map(|b| b.len() as u64).sum::<u64>() / BLOCK_SIZE as u64;
+        let head = self.room(draft.units() + data_units);
+        if head.unit != self.head.unit {
             self.ring_used += self.ring.units - self.head.unit;
-            self.head.unit = 0;
         }
-        let at = self.ring.first + self.head.unit;
-        let (block, next) = draft.seal(&self.options.pool, &self.ring, self.head, self.durable);
+        let sequence = head.sequence;
+        let (block, next, memory) =
+            draft.seal(&self.options.pool, &self.ring, head, self.durable, data_units);
+        self.draft_memory = memory;
+        self.ring_used += next.unit - head.unit;
         self.head = Head { unit: next.unit % self.ring.units, ..next };
-        self.ring_used += units;
         let left = 1 + writes.len() as u32;
         self.in_flight.push_back(InFlight { sequence, left, items, since: self.clock() });
         for (first, count, bufs) in writes {
             let (id, offset) = (self.op(Op::Data(sequence, first, count)), self.byte(first));
             self.disk.write(id, offset, bufs);
         }
-        let (id, offset) = (self.op(Op::Journal(sequence)), self.byte(at));
-        self.disk.write(id, offset, smallvec![block]);
-        !must_wait
+        let (id, offset) = (self.op(Op::Journal(sequence)), self.byte(self.ring.first + head.unit));
+        self.disk.write(id, offset, std::iter::once(block).chain(data).collect());
     }
 
     fn allocate(&mut self, blocks: u64) -> Option<SmallVec<[u64; 4]>> {
@@ -227,23 +308,39 @@ impl<D: Disk> Store<D> {
     }
 }
 
-/// Adds a record's data to the writes: neighbouring places become one vectored write (S10).
-fn gather(writes: &mut Vec<(u64, u64, SmallVec<[Buf; 2]>)>, places: &[u64], payload: Option<&Buf>) {
-    let Some(payload) = payload else { return };
-    let mut at = 0;
-    while at < places.len() {
-        let mut count = 1;
-        while at + count < places.len() && places[at + count] == places[at] + count as u64 {
-            count += 1;
-        }
-        let buf = payload.blocks(at, count);
-        match writes.last_mut() {
-            Some(last) if last.0 + last.1 == places[at] => {
-                last.1 += count as u64;
-                last.2.push(buf);
+/// A journal block to be, with what is written beside it.
+struct Gathered {
+    draft: Draft,
+    items: SmallVec<[Item; 4]>,
+    /// Writes of data outside the ring: first block, count, bytes.
+    writes: Vec<(u64, u64, SmallVec<[Buf; 2]>)>,
+    /// Data that lie in the journal block, behind its records.
+    data: SmallVec<[Buf; 4]>,
+}
+
+impl Gathered {
+    fn new(draft: Draft) -> Gathered {
+        Gathered { draft, items: SmallVec::new(), writes: Vec::new(), data: SmallVec::new() }
+    }
+
+    /// Adds a record's data to the writes: neighbouring places become one vectored write (S10).
+    fn write(&mut self, places: &[u64], payload: Option<&Buf>) {
+        let Some(payload) = payload else { return };
+        let mut at = 0;
+        while at < places.len() {
+            let mut count = 1;
+            while at + count < places.len() && places[at + count] == places[at] + count as u64 {
+                count += 1;
             }
-            _ => writes.push((places[at], count as u64, smallvec![buf])),
+            let buf = payload.blocks(at, count);
+            match self.writes.last_mut() {
+                Some(last) if last.0 + last.1 == places[at] => {
+                    last.1 += count as u64;
+                    last.2.push(buf);
+                }
+                _ => self.writes.push((places[at], count as u64, smallvec![buf])),
+            }
+            at += count;
         }
-        at += count;
     }
 }

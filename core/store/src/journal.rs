@@ -9,12 +9,12 @@ const MAGIC: u32 = 0x3142_4a53;
 const FORMAT: u16 = 1;
 /// Bytes before floors and records.
 const HEADER: usize = 8 + 4 + 2 + 2 + 16 + 16 + 8 + 8 + 8 + 4 + 4;
-/// Bytes of a floor: group, floor, settled.
-const FLOOR: usize = 4 + 8 + 8;
-/// A journal block is at most so many 4 KiB units.
+/// The records of a journal block take at most so many 4 KiB units; with data behind them it has no more.
 pub const UNITS_MAX: u64 = 32;
 /// Bytes of floors and records in one.
 pub const BODY_MAX: usize = UNITS_MAX as usize * BLOCK_SIZE - HEADER;
+/// Blocks of data that may lie in the journal block itself: of a small turn, 16 KiB in all (S10).
+pub const DATA_MAX: u64 = 4;
 
 /// Where the next block goes and what it is chained to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -41,61 +41,91 @@ pub struct Ring {
 }
 
 /// What is gathered for one block.
-#[derive(Default, Debug)]
+#[derive(Debug)]
 pub struct Draft {
-    floors: Vec<(GroupId, Version, Version)>,
-    records: Writer,
-    count: u32,
+    /// The block, its header blank: floors, then records.
+    bytes: Writer,
+    most: usize,
+    floors: u32,
+    records: u32,
+}
+
+impl Default for Draft {
+    fn default() -> Draft {
+        Draft::within(Vec::new(), UNITS_MAX)
+    }
 }
 
 impl Draft {
-    /// A floor, or what a joiner knows to be committed (R10), moved since the last block.
+    /// Nothing yet, in memory that was used before; what is added fits `units`.
+    pub fn within(mut memory: Vec<u8>, units: u64) -> Draft {
+        memory.clear();
+        memory.resize(HEADER, 0);
+        Draft { bytes: Writer(memory), most: units as usize * BLOCK_SIZE, floors: 0, records: 0 }
+    }
+    /// A floor, or what a joiner knows to be committed (R10), moved since the last block. Floors come before records.
     pub fn floor(&mut self, group: GroupId, floor: Version, settled: Version) {
-        self.floors.push((group, floor, settled));
+        debug_assert_eq!(self.records, 0, "floors are as they were before the records");
+        self.bytes.u32(group.0).u64(floor.0).u64(settled.0);
+        self.floors += 1;
     }
     /// Adds a record when it fits; gives back whether it did.
     pub fn record(&mut self, record: &Record, places: &[u64]) -> bool {
-        let before = self.records.0.len();
-        put_record(&mut self.records, record, places);
-        if self.floors.len() * FLOOR + self.records.0.len() > BODY_MAX {
-            self.records.0.truncate(before);
+        let before = self.bytes.0.len();
+        put_record(&mut self.bytes, record, places);
+        if self.bytes.0.len() > self.most {
+            self.bytes.0.truncate(before);
             return false;
         }
-        self.count += 1;
+        self.records += 1;
         true
     }
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        self.count == 0 && self.floors.is_empty()
+        self.records == 0 && self.floors == 0
     }
-    /// Units it takes.
+    /// Units it takes, without data.
     pub fn units(&self) -> u64 {
-        ((HEADER + self.floors.len() * FLOOR + self.records.0.len()) as u64).div_ceil(BLOCK_SIZE as u64)
+        (self.bytes.0.len() as u64).div_ceil(BLOCK_SIZE as u64)
     }
-    /// The block, and the head after it.
-    pub fn seal(self, pool: &Pool, ring: &Ring, head: Head, durable: u64) -> (Buf, Head) {
+    /// The memory, to be used again, of a block that is not written.
+    pub fn into_memory(self) -> Vec<u8> {
+        self.bytes.0
+    }
+    /// The block, to be followed by so many units of data; the head after them; the memory, to be used again.
+    pub fn seal(
+        mut self,
+        pool: &Pool,
+        ring: &Ring,
+        head: Head,
+        durable: u64,
+        data: u64,
+    ) -> (Buf, Head, Vec<u8>) {
         let units = self.units();
-        let mut w = Writer::default();
-        w.u64(0).u32(MAGIC).u16(FORMAT).u16(units as u16).u128(ring.drive.0).u128(ring.open.0);
-        w.u64(head.sequence).u64(head.previous).u64(durable).u32(self.floors.len() as u32).u32(self.count);
-        for (group, floor, settled) in &self.floors {
-            w.u32(group.0).u64(floor.0).u64(settled.0);
-        }
-        w.raw(&self.records.0);
+        let body = std::mem::take(&mut self.bytes.0);
         let mut buf = pool.take_zeroed(units as usize * BLOCK_SIZE);
         let bytes = buf.get_mut();
-        bytes[..w.0.len()].copy_from_slice(&w.0);
+        bytes[HEADER..body.len()].copy_from_slice(&body[HEADER..]);
+        let mut header = Writer(body);
+        header.0.clear();
+        header.u64(0).u32(MAGIC).u16(FORMAT).u8(units as u8).u8(data as u8).u128(ring.drive.0);
+        header.u128(ring.open.0).u64(head.sequence).u64(head.previous).u64(durable);
+        header.u32(self.floors).u32(self.records);
+        bytes[..HEADER].copy_from_slice(&header.0);
         let sum = bytes_checksum(&bytes[8..]).0;
         bytes[..8].copy_from_slice(&sum.to_le_bytes());
-        (buf, Head { unit: head.unit + units, sequence: head.sequence + 1, previous: sum })
+        let next = Head { unit: head.unit + units + data, sequence: head.sequence + 1, previous: sum };
+        (buf, next, header.0)
     }
 }
 
 /// The first bytes of a block, before it is known to be intact.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Peek {
-    /// Units of it.
+    /// Units of it, with the data that lie in it.
     pub units: u64,
+    /// Units of header, floors and records: what its checksum covers.
+    pub body: u64,
     /// Its opening.
     pub open: OpenId,
     /// Its sequence.
@@ -114,8 +144,8 @@ pub fn peek(bytes: &[u8], drive: DriveIdentity) -> Result<Peek, Malformed> {
     if r.get_u16()? != FORMAT {
         return r.fail("a journal format this program knows");
     }
-    let units = u64::from(r.get_u16()?);
-    if units == 0 || units > UNITS_MAX {
+    let (body, data) = (u64::from(r.get_u8()?), u64::from(r.get_u8()?));
+    if body == 0 || body + data > UNITS_MAX || data > DATA_MAX {
         return r.fail("a length of a journal block");
     }
     if r.get_u128()? != drive.0 {
@@ -124,7 +154,7 @@ pub fn peek(bytes: &[u8], drive: DriveIdentity) -> Result<Peek, Malformed> {
     let open = OpenId(r.get_u128()?);
     let sequence = r.get_u64()?;
     r.get_u64()?;
-    Ok(Peek { units, open, sequence, durable: r.get_u64()? })
+    Ok(Peek { units: body + data, body, open, sequence, durable: r.get_u64()? })
 }
 
 /// An intact block.
@@ -140,7 +170,7 @@ pub struct Block {
     pub records: Vec<(Record, Vec<u64>)>,
 }
 
-/// Opens a whole block.
+/// Opens a whole block: its bytes without data.
 pub fn open(bytes: &[u8]) -> Result<Block, Malformed> {
     let mut r = Reader::new(bytes);
     let checksum = r.get_u64()?;

@@ -28,6 +28,7 @@ pub mod listing;
 pub mod lookup;
 pub mod memory;
 mod merge;
+mod moves;
 pub mod object;
 pub mod open;
 pub mod page;

@@ -155,9 +155,13 @@ impl<D: Disk> Store<D> {
             });
         }
         let objects = groups.values().flat_map(|g| g.objects.values());
-        let owned = objects.flat_map(|o| o.owned()).filter_map(|h| h.place.block());
-        for block in owned.filter(|b| region.data_first() <= *b && *b < region.blocks - 1) {
-            space.mark_held(block).map_err(|why| OpenError::NoMap { block, why })?;
+        let mut in_ring = 0;
+        for block in objects.flat_map(|o| o.owned()).filter_map(|h| h.place.block()) {
+            if region.is_in_ring(block) {
+                in_ring += 1;
+            } else if space.contains(block) {
+                space.mark_held(block).map_err(|why| OpenError::NoMap { block, why })?;
+            }
         }
         let found = Found {
             groups,
@@ -166,6 +170,7 @@ impl<D: Disk> Store<D> {
             space,
             head: replayed.head,
             ring_used: replayed.used,
+            in_ring,
             root: root.number,
             stream_pages,
         };

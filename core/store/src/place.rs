@@ -34,6 +34,8 @@ impl Place {
     pub const ABSENT: Place = Place(0);
     /// Zeroes.
     pub const ZERO: Place = Place((Kind::Zero as u64) << KIND_SHIFT);
+    /// Damaged data that lie nowhere any more: they were damaged in the journal, and could not be moved out of it (S10).
+    pub const LOST: Place = Place((Kind::Damaged as u64) << KIND_SHIFT);
     /// Data in block `block` of the slice.
     pub const fn data(block: u64) -> Place {
         Place((Kind::Data as u64) << KIND_SHIFT | block)
@@ -47,9 +49,10 @@ impl Place {
             _ => Kind::Damaged,
         }
     }
-    /// The block, of data and of damaged data.
+    /// The block, of data and of damaged data that lie somewhere.
     pub fn block(self) -> Option<u64> {
-        matches!(self.kind(), Kind::Data | Kind::Damaged).then_some(self.0 & BLOCK_MASK)
+        let has_one = matches!(self.kind(), Kind::Data | Kind::Damaged) && self != Place::LOST;
+        has_one.then_some(self.0 & BLOCK_MASK)
     }
     /// The same block, known to be damaged.
     pub fn damaged(self) -> Place {

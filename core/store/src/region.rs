@@ -31,6 +31,10 @@ impl SliceRegion {
             && (1..self.blocks - self.ring_first).contains(&self.ring_blocks)
             && self.data_first() + 1 < self.blocks
     }
+    /// Whether a block is one of the journal ring.
+    pub fn is_in_ring(&self, block: u64) -> bool {
+        (self.ring_first..self.bitmap_first()).contains(&block)
+    }
     /// First block of the bitmaps.
     pub fn bitmap_first(&self) -> u64 {
         self.ring_first + self.ring_blocks

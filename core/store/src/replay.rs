@@ -139,7 +139,7 @@ fn read_block<D: Disk>(
     if peek.sequence != head.sequence {
         return None;
     }
-    let block = journal::open(&ahead.get(head.unit, peek.units)?).ok()?;
+    let block = journal::open(&ahead.get(head.unit, peek.body)?).ok()?;
     (block.previous == head.previous).then_some((peek, block))
 }
 

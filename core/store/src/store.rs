@@ -5,6 +5,7 @@ use crate::events::{Event, Token};
 use crate::flight::{InFlight, Item, Who};
 use crate::group::{Group, Groups, Left};
 use crate::journal::{Head, Ring};
+use crate::moves::Move;
 use crate::pages::Loads;
 use crate::place::Held;
 use crate::read::Reads;
@@ -13,6 +14,7 @@ use crate::space::{Barrier, Space};
 use crate::table::Directory;
 use sarsen_buffer::{Buf, Pool};
 use sarsen_types::{BLOCK_SIZE, DriveIdentity, GroupId, Instant, Ledger, OpenId, Record, Version};
+use smallvec::SmallVec;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// What a store is opened with.
@@ -56,6 +58,8 @@ pub(crate) enum Op {
     Trim(u64),
     /// A page of a checkpoint, written to this block.
     Map(u64),
+    /// Data are read from the ring, or written to their place outside it (S10).
+    Move(Box<Move>),
     /// A flush or a root of a checkpoint.
     Checkpoint,
     /// A root, read back.
@@ -79,6 +83,12 @@ pub struct Store<D: Disk> {
     pub(crate) head: Head,
     /// Units in use: what lies between tail and head.
     pub(crate) ring_used: u64,
+    /// Units before the tail that reads begun before a number may look at (R10, S10).
+    pub(crate) ring_kept: VecDeque<(u64, u64)>,
+    /// Blocks in the ring whose data entries name: each needs a place outside it (S10).
+    pub(crate) in_ring: u64,
+    /// Where journal blocks are put together.
+    pub(crate) draft_memory: Vec<u8>,
     pub(crate) in_flight: VecDeque<InFlight>,
     /// Highest sequence of which all operations, and of all before, completed.
     pub(crate) completed: u64,
@@ -117,6 +127,7 @@ pub(crate) struct Found {
     pub space: Space,
     pub head: Head,
     pub ring_used: u64,
+    pub in_ring: u64,
     pub root: u64,
     pub stream_pages: Vec<u64>,
 }
@@ -144,6 +155,9 @@ impl<D: Disk> Store<D> {
             space: found.space,
             head: found.head,
             ring_used: found.ring_used,
+            ring_kept: VecDeque::new(),
+            in_ring: found.in_ring,
+            draft_memory: Vec::new(),
             in_flight: VecDeque::new(),
             completed: durable,
             durable,
@@ -235,11 +249,29 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    /// Blocks that the map needs for what is not merged yet.
+    /// Blocks that are needed outside the ring for what is not merged yet: by the map, and by data that lie in the ring.
     pub(crate) fn owed_blocks(&self) -> u64 {
         let leaves = self.owed[0] + self.owed[1];
         // a table page in two places for some leaves, and the stream
-        leaves + leaves / 4 + 64
+        leaves + leaves / 4 + 64 + self.in_ring
+    }
+
+    /// Units of the ring that are not to be written yet.
+    pub(crate) fn ring_in_use(&self) -> u64 {
+        self.ring_used + self.ring_kept.iter().map(|k| k.0).sum::<u64>()
+    }
+
+    /// Entries that nothing names any more no longer keep their blocks. Gives those outside the ring.
+    pub(crate) fn let_go(&mut self, gone: impl IntoIterator<Item = Held>) -> SmallVec<[u64; 4]> {
+        let mut outside = SmallVec::new();
+        for block in gone.into_iter().filter_map(|h| h.place.block()) {
+            match self.region.is_in_ring(block) {
+                true => self.in_ring -= 1,
+                false if !self.bad.contains(&block) => outside.push(block),
+                false => {}
+            }
+        }
+        outside
     }
 
     /// Bytes of memory it holds beside buffers: map pages, bitmaps, unmerged entries (S4).
@@ -349,6 +381,7 @@ impl<D: Disk> Store<D> {
             (Op::Page(name), result) => self.page_completed(name, done.buf, result.is_ok()),
             // a hint: whether the device took it makes no difference
             (Op::Trim(first), _) => self.space.trim_ended(first),
+            (Op::Move(moved), result) => self.move_completed(*moved, done.buf, result),
             (Op::Map(block), Ok(())) => self.checkpoint.page_written(block),
             (Op::Checkpoint, Ok(())) => self.checkpoint.write_ended(),
             (Op::RootBack, Ok(())) => {
@@ -364,6 +397,10 @@ impl<D: Disk> Store<D> {
     }
 
     pub(crate) fn pass(&mut self) {
+        let oldest_read = self.reads.oldest_number();
+        while self.ring_kept.front().is_some_and(|k| k.1 <= oldest_read) {
+            self.ring_kept.pop_front();
+        }
         self.space.pass(self.durable, self.reads.oldest_number(), self.root);
     }
 
@@ -407,8 +444,7 @@ impl<D: Disk> Store<D> {
         // while a checkpoint is under way, what was held at its cut may be in its root, or in the replay from the one before
         let root = self.checkpoint.number_under_way();
         let barrier = Barrier { journal: self.head.sequence, read: self.reads.next_number(), root };
-        let blocks = gone.into_iter().filter_map(|h| h.place.block());
-        for block in blocks.filter(|b| !self.bad.contains(b)) {
+        for block in self.let_go(gone) {
             self.space.release(block, barrier);
         }
     }

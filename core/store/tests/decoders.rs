@@ -178,7 +178,7 @@ fn journal_block(pool: &Pool, bodies: &[Body]) -> Vec<u8> {
         assert!(draft.record(&record, &places));
     }
     let ring = journal::Ring { first: 256, units: 512, drive: DRIVE, open: OpenId(1) };
-    draft.seal(pool, &ring, journal::Head { unit: 0, sequence: 1, previous: 0 }, 0).0.to_vec()
+    draft.seal(pool, &ring, journal::Head { unit: 0, sequence: 1, previous: 0 }, 0, 0).0.to_vec()
 }
 
 /// A good one of everything that is decoded.

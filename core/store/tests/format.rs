@@ -351,19 +351,23 @@ impl Slice<'_> {
             return None;
         }
         assert_eq!((n64(&first, 12, 2), num(&first, 16, 16)), (1, self.identity));
-        let units = n64(&first, 14, 2);
+        let (units, data) = (n64(&first, 14, 1), n64(&first, 15, 1));
         let bytes: Vec<u8> = (at..at + units).flat_map(|b| self.drive.block(b)).collect();
         let checksum = n64(&bytes, 0, 8);
         assert_eq!(checksum, crc(&[&bytes[8..]]));
         assert_eq!(num(&bytes, 32, 16), OPEN);
         let mut f = Fields(&bytes, 80);
         let floors = (0..n64(&bytes, 72, 4)).map(|_| [4, 8, 8].map(|len| f.n(len))).collect();
-        let records = (0..n64(&bytes, 76, 4)).map(|_| f.record()).collect();
+        let records: Vec<(String, Vec<u64>)> = (0..n64(&bytes, 76, 4)).map(|_| f.record()).collect();
+        let ring = self.ring_first..self.ring_first + self.ring_blocks;
+        let places = records.iter().flat_map(|r| r.1.iter().copied()).filter(|p| ring.contains(p));
+        let inside: Vec<u64> = (self.ring_first + unit + units..).take(data as usize).collect();
+        assert_eq!(places.collect::<Vec<_>>(), inside, "data in the journal block follow its records");
         let end = f.1;
         assert!(bytes[end..].iter().all(|b| *b == 0));
         assert_eq!(units, end.div_ceil(4096) as u64);
         let (previous, durable) = (n64(&bytes, 56, 8), n64(&bytes, 64, 8));
-        Some(Block { previous, durable, floors, records, checksum, units })
+        Some(Block { previous, durable, floors, records, checksum, units: units + data })
     }
 }
 
@@ -521,14 +525,14 @@ fn a_drive_is_decoded_by_the_document_alone() {
     }
     let (unit, sequence, previous) = (n64(&root, 48, 8), n64(&root, 56, 8), n64(&root, 64, 8));
     let block = slice.journal(unit, sequence).unwrap();
-    assert_eq!((block.previous, block.durable, block.units), (previous, sequence - 1, 1));
+    assert_eq!((block.previous, block.durable, block.units), (previous, sequence - 1, 2));
     assert_eq!(block.floors, [[u64::from(GROUP), floor + 1, floor + 1]]);
     let [(text, places)] = &block.records[..] else { panic!("one record") };
     let sum = crc(&[&FAMILY.to_le_bytes(), &2u32.to_le_bytes(), &300u32.to_le_bytes(), &[0x43; 4096]]);
     let version = floor + 2;
     assert_eq!(*text, format!("group 3 promise 1: write {version:#x} 7/2 family 5 300+1 {sum:#x};;; none"));
     found.insert((2, 300), Held { kind: 2, block: places[0], version, checksum: sum });
-    assert!(slice.journal(unit + 1, sequence + 1).is_none());
+    assert!(slice.journal(unit + block.units, sequence + 1).is_none());
 
     assert_eq!(found.keys().collect::<Vec<_>>(), holds.keys().collect::<Vec<_>>());
     for ((chunk, number), held) in found {
