@@ -8,6 +8,7 @@ use rand::{Rng, SeedableRng};
 use sarsen_buffer::Pool;
 use sarsen_control::command::{Answer, Command};
 use sarsen_slice::{Counters, Input, LeaseMode, Output};
+use sarsen_store::events::Tally;
 use sarsen_types::*;
 use sarsen_wire::peer::PeerMessage;
 use std::collections::BTreeMap;
@@ -357,8 +358,15 @@ impl Cluster {
         total
     }
 
-    pub(crate) fn keep_counters(&mut self, counters: &Counters) {
+    pub(crate) fn keep_counters(&mut self, counters: &Counters, tally: Tally) {
         self.counters.add(counters);
+        for (what, count) in [
+            ("blocks moved out of the journal", tally.moved),
+            ("runs written", tally.runs),
+            ("lists of runs merged", tally.merged_lists),
+        ] {
+            *self.events.entry(what).or_default() += count;
+        }
     }
 
     /// Whether the dice say so; never while things are to be gentle.

@@ -40,8 +40,9 @@ const SEEDS_ENOUGH: usize = 1_000;
 /// What no seed may meet.
 const NEVER: [&str; 1] = ["unrepairable"];
 /// Rare events of the cluster of which some must be met; beside them each counter of a slice, and each fault.
-const MUST: [&str; 19] = [
+const MUST: [&str; 22] = [
     "attachments whose answer was lost",
+    "blocks moved out of the journal",
     "copies not needed any more",
     "copies placed anew",
     "damaged entries at open",
@@ -51,6 +52,7 @@ const MUST: [&str; 19] = [
     "drives that rot made unreadable",
     "forced detaches ended",
     "journals with a broken middle",
+    "lists of runs merged",
     "messages of clients doubled",
     "messages of clients lost",
     "map pages with a bad twin at open",
@@ -58,6 +60,7 @@ const MUST: [&str; 19] = [
     "proposals lost",
     "registrations whose answer was lost",
     "rot of the journal's end",
+    "runs written",
     "stale drives registered",
     "writes torn or lost",
 ];

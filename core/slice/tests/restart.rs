@@ -50,12 +50,8 @@ impl Sole {
         let mut disk = MemDisk::from_image(BYTES, image);
         let mut superblock = drive::read(&mut disk).expect("a superblock");
         drive::begin_open(&mut disk, &mut superblock, OpenId(self.opens)).expect("the disk writes");
-        let options = Options {
-            pool: self.pool.clone(),
-            drive: slice_identity(DriveIdentity(9), 0),
-            open: OpenId(self.opens),
-            memory: 16 << 20,
-        };
+        let identity = slice_identity(DriveIdentity(9), 0);
+        let options = Options::new(self.pool.clone(), identity, OpenId(self.opens), 16 << 20);
         let (store, _) = Store::open(disk, self.region, options).expect("it opens");
         let config = Config { id: ME, lease: LeaseMode::Clock, started: self.now };
         self.slice = Some(Slice::new(config, store, self.pool.clone()));

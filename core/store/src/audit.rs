@@ -6,11 +6,13 @@ use crate::cache::Found;
 use crate::disk::Disk;
 use crate::leaf::{self, blocks_of};
 use crate::lookup::Want;
+use crate::merge::owned_by;
 use crate::page::PageKind;
 use crate::pages::QUEUE;
+use crate::run;
 use crate::store::Store;
-use crate::table::{Directory, Line, lines};
-use sarsen_types::BLOCKS_PER_CHUNK;
+use crate::table::{Directory, Line, Slot, lines};
+use sarsen_types::{BLOCKS_PER_CHUNK, ObjectId};
 use std::collections::BTreeMap;
 
 impl<D: Disk> Store<D> {
@@ -30,7 +32,7 @@ impl<D: Disk> Store<D> {
         }
         let mut tables: Vec<Directory> = self.groups.values().map(|g| g.directory.clone()).collect();
         tables.extend(self.doomed.iter().cloned());
-        for directory in tables {
+        for directory in &tables {
             for block in directory.index.iter().flat_map(|t| t.at) {
                 name(&mut named, block, "an index page")?;
             }
@@ -45,10 +47,15 @@ impl<D: Disk> Store<D> {
                 if all.len() != usize::from(slot.lines) || all[0].0 != slot.first {
                     return Err(format!("a slot does not match its page: {slot:?}"));
                 }
-                for (_, line) in all {
-                    has_bad |= self.audit_line(&line, &mut named)?;
+                for (_, line) in &all {
+                    has_bad |= self.audit_line(line, &mut named)?;
                 }
+                self.audit_runs(slot, &all, &mut named)?;
             }
+        }
+        let owed: u64 = tables.iter().flat_map(|d| &d.slots).map(Slot::owed).sum();
+        if owed != self.owed_by_runs {
+            return Err(format!("runs owe {owed} leaves, {} are counted", self.owed_by_runs));
         }
         let settled = named.clone();
         let objects = self.groups.values().flat_map(|g| g.objects.values());
@@ -71,6 +78,50 @@ impl<D: Disk> Store<D> {
             named.entry(*block).or_insert("a bad place");
         }
         self.space.audit(&settled, &named, has_bad)
+    }
+
+    /// The runs of a table page: their lists and pages are legible, their entries of objects that have a line.
+    fn audit_runs(
+        &mut self,
+        slot: &Slot,
+        all: &[(ObjectId, Line)],
+        named: &mut BTreeMap<u64, &'static str>,
+    ) -> Result<(), String> {
+        if slot.runs.is_none() {
+            return Ok(());
+        }
+        let list =
+            self.waited(Want::twin(slot.runs, PageKind::Runs)).ok_or("a list of runs is unreadable")?;
+        for block in slot.runs.at {
+            name(named, block, "a list of runs")?;
+        }
+        let mut blocks = 0;
+        for run in run::list(&list).map_err(|why| why.to_string())? {
+            for block in run.page.at {
+                name(named, block, "a run")?;
+            }
+            let page = self.waited(Want::twin(run.page, PageKind::Run)).ok_or("a run is unreadable")?;
+            let entries = run::entries(&page).map_err(|why| why.to_string())?;
+            if entries.len() != usize::from(run.blocks) {
+                return Err(format!("a list of runs does not match a run: {run:?}"));
+            }
+            blocks += run.blocks;
+            for ((id, block), stack) in entries {
+                let line = all.iter().find(|l| l.0 == id).map(|l| l.1);
+                if line.is_none_or(|l| !l.may_have(block))
+                    || !run::may_have(&list, id, block).contains(&run.page)
+                {
+                    return Err(format!("block {block} of {id:?} is in a run that is not asked for it"));
+                }
+                for place in owned_by(&stack) {
+                    name(named, place, "an entry of a run")?;
+                }
+            }
+        }
+        match blocks == slot.spilled {
+            true => Ok(()),
+            false => Err(format!("{blocks} blocks are in runs, a slot says {}", slot.spilled)),
+        }
     }
 
     /// Data in the ring lie between its tail and its head (S10).

@@ -1,7 +1,7 @@
 //! Map pages in memory: a bounded number of them, the ones not used for longest go first (S4).
 use crate::leaf;
 use crate::page::{HEADER, PageKind, Pointer, unseal};
-use crate::table;
+use crate::{run, table};
 use sarsen_buffer::Buf;
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -78,6 +78,8 @@ impl Cache {
     pub fn take_in(&mut self, pointer: Pointer, kind: PageKind, buf: Option<Buf>) -> bool {
         let check = |payload: &[u8]| match kind {
             PageKind::Table => table::check(payload),
+            PageKind::Run => run::entries(payload).map(drop),
+            PageKind::Runs => run::list(payload).map(drop),
             _ => leaf::check(kind, payload),
         };
         match buf.filter(|buf| unseal(buf, kind, Some(pointer.sum)).and_then(check).is_ok()) {

@@ -10,6 +10,7 @@ use crate::disk::Disk;
 use crate::journal::Head;
 use crate::lookup::Want;
 use crate::merge::Batch;
+use crate::object::Stacks;
 use crate::page::{self, PAYLOAD, PageKind, Pointer, Twin};
 use crate::pages::CHECKPOINT;
 use crate::place::Held;
@@ -18,7 +19,7 @@ use crate::store::{Op, Store};
 use crate::stream::{self, LeftOver};
 use crate::table::{Directory, SLOTS_MAX, put_slots};
 use sarsen_buffer::{Buf, Pool};
-use sarsen_types::{BLOCK_SIZE, Duration, GroupId, Instant, ObjectId};
+use sarsen_types::{BLOCK_SIZE, Duration, FamilyId, GroupId, Instant, ObjectId};
 use smallvec::smallvec;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -39,6 +40,15 @@ const ENTRY_MEMORY: u64 = 96;
 const ENTRIES_MIN: u64 = 1024;
 /// Page writes in flight beyond which the merge waits.
 const WRITES_MAX: usize = 128;
+
+impl Job {
+    /// Notes what of an object could not be merged, for the root.
+    pub fn leave(&mut self, id: GroupId, object: ObjectId, family: FamilyId, left: &Stacks) {
+        if !left.is_empty() {
+            self.left.entry(id).or_default().push((object, family, left.clone()));
+        }
+    }
+}
 
 /// How far a checkpoint is.
 #[derive(Debug, Default, PartialEq, Eq, Clone, Copy)]
@@ -89,8 +99,6 @@ pub struct State {
     /// Units that the trim frees.
     trims: u64,
     number: u64,
-    /// Checkpoints made since the drive was opened.
-    pub count: u64,
     wants_another: bool,
     /// When the last one was begun because the store was full.
     pressed: Instant,
@@ -147,10 +155,15 @@ impl<D: Disk> Store<D> {
         }
         let is_ring_due = self.ring_used * 100 >= self.ring.units * DUE_PER_CENT;
         // space pressure merges early (S12): what was overwritten is free only once its leaf is written anew
-        let is_tight = self.space.free() < self.space.total() / TIGHT_PART && self.ring_used >= TIGHT_UNITS;
-        if is_ring_due || is_tight || self.is_memory_full() || self.is_pressed() {
+        let is_space_due = self.is_tight() && self.ring_used >= TIGHT_UNITS;
+        if is_ring_due || is_space_due || self.is_memory_full() || self.is_pressed() {
             self.cut();
         }
+    }
+
+    /// Whether little space is free.
+    pub(crate) fn is_tight(&self) -> bool {
+        self.space.free() < self.space.total() / TIGHT_PART
     }
 
     /// Whether clients are refused for want of space while some of it may lie in what is not merged.
@@ -256,7 +269,6 @@ impl<D: Disk> Store<D> {
             cut: self.head,
             trims: self.ring_used,
             number: self.root + 1,
-            count: self.checkpoint.count,
             pressed: self.checkpoint.pressed,
             ..State::default()
         };
@@ -380,7 +392,7 @@ impl<D: Disk> Store<D> {
             self.space.settle(block);
             self.put_page(block, buf.clone());
         }
-        if kind == PageKind::Table {
+        if kind != PageKind::Index {
             self.cache.put(Pointer { block: at[0], sum }, buf);
         }
         Twin { at, sum }
@@ -521,8 +533,8 @@ impl<D: Disk> Store<D> {
         self.ring_kept.push_back((self.checkpoint.trims, self.reads.next_number()));
         self.owed[1] = 0;
         let again = self.checkpoint.wants_another || self.has_doomed();
-        let (count, pressed) = (self.checkpoint.count + 1, self.checkpoint.pressed);
-        self.checkpoint = State { count, pressed, ..State::default() };
+        self.tally.checkpoints += 1;
+        self.checkpoint = State { pressed: self.checkpoint.pressed, ..State::default() };
         self.pass();
         self.trim_regions();
         if again {

@@ -4,6 +4,19 @@ use sarsen_types::record::{BlockStack, Entry};
 use sarsen_types::{BlockRange, ChunkIndex, FamilyId, GroupId, LayerId, ObjectId, Version};
 use smallvec::SmallVec;
 
+/// What a store did since it was opened, beside what it was asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Tally {
+    /// Checkpoints made.
+    pub checkpoints: u64,
+    /// Blocks that moved out of the journal (S10).
+    pub moved: u64,
+    /// Runs written (S13).
+    pub runs: u64,
+    /// Lists of runs merged into leaves.
+    pub merged_lists: u64,
+}
+
 /// Names a request to the store; chosen by who asks, told back in its event.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Token(pub u64);

@@ -3,7 +3,7 @@ use crate::object::Object;
 use crate::place::{Held, Place};
 use crate::table::Directory;
 use sarsen_types::record::{Body, Content, Entry};
-use sarsen_types::{Checksum, GroupId, LayerId, Ledger, ObjectId, Record, Version};
+use sarsen_types::{Checksum, FamilyId, GroupId, LayerId, Ledger, ObjectId, Record, Version};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// See the module.
@@ -155,6 +155,27 @@ impl Group {
         if !object.is_changed() {
             self.objects.remove(&id);
         }
+    }
+
+    /// Puts what runs said of a bad leaf's blocks under what is not merged; `true` when that is about to be merged itself.
+    pub fn put_under(
+        &mut self,
+        id: ObjectId,
+        family: FamilyId,
+        left: &crate::object::Stacks,
+        gone: &mut Vec<Held>,
+    ) -> bool {
+        let object = self.objects.entry(id).or_default();
+        object.family = family;
+        if object.frozen.is_changed {
+            for (block, older) in left {
+                object.frozen.stacks.entry(*block).or_default().slide_under(older.clone(), gone);
+            }
+            return true;
+        }
+        object.slide_under(left.clone(), gone);
+        left.keys().for_each(|block| stack_up(&mut self.stacked, object, id, *block));
+        false
     }
 
     /// Whether a version is committed as far as this copy knows.

@@ -3,8 +3,9 @@ use crate::disk::Disk;
 use crate::drive::{APART, Refused, SUPER_FORMAT, Superblock, copies, decode, foreign, slice_identity};
 use crate::leaf;
 use crate::open::{Blocking, Map, OpenError, Root, read_map, read_root};
-use crate::page::{HEADER, PageKind, unseal};
+use crate::page::{HEADER, PageKind, Twin, unseal};
 use crate::region::SliceRegion;
+use crate::run;
 use crate::table::{self, lines};
 use sarsen_buffer::Pool;
 use sarsen_types::{BLOCK_SIZE, ClusterId, DriveIdentity, OpenId};
@@ -256,6 +257,7 @@ fn walk<D: Disk>(io: &mut Blocking<'_, D>, region: &SliceRegion, map: &Map, foun
                 break;
             }
             twins.push(slot.page.at[0]);
+            twins.extend(runs(io, region, slot.runs, &mut ailing, &mut found.problems));
             let illegible = |why| OpenError::NoMap { block: slot.page.at[0], why };
             let table = match io
                 .twin(region, PageKind::Table, slot.page, &mut ailing)
@@ -288,6 +290,34 @@ fn walk<D: Disk>(io: &mut Blocking<'_, D>, region: &SliceRegion, map: &Map, foun
     }
     found.map_pages.extend(twins.into_iter().map(byte));
     found.map_pages.truncate(SAMPLE_MAX);
+}
+
+/// The list of a table page's runs, and the runs, each read.
+fn runs<D: Disk>(
+    io: &mut Blocking<'_, D>,
+    region: &SliceRegion,
+    list: Twin,
+    ailing: &mut u64,
+    problems: &mut Vec<String>,
+) -> Vec<u64> {
+    let mut pages = Vec::new();
+    if list.is_none() {
+        return pages;
+    }
+    pages.push(list.at[0]);
+    let illegible = |why| OpenError::NoMap { block: list.at[0], why };
+    let read = io.twin(region, PageKind::Runs, list, ailing);
+    match read.and_then(|buf| run::list(&buf[HEADER..]).map_err(illegible)) {
+        Ok(runs) => {
+            for run in runs {
+                pages.push(run.page.at[0]);
+                let read = io.twin(region, PageKind::Run, run.page, ailing);
+                problems.extend(read.err().map(|why| why.to_string()));
+            }
+        }
+        Err(why) => problems.push(why.to_string()),
+    }
+    pages
 }
 
 impl fmt::Display for Inspection {

@@ -5,12 +5,13 @@
 //!
 //! ```text
 //! persist -> journal block + data        group -> object -> stack       (in memory: not merged)
-//! checkpoint                             slot  -> line   -> leaf        (on disk, cached: merged)
+//! checkpoint                             slot  -> runs                  (on disk, cached: settled, not worth a leaf yet)
+//!                                        slot  -> line   -> leaf        (on disk, cached: merged)
 //! ```
 //!
 //! Reading order: [`disk`], [`events`] (the surface), [`store`] (persist, turns), `flight`, [`journal`]; what is not merged: [`group`],
-//! [`object`], [`stack`]; what is: [`table`], [`leaf`], [`page`], [`cache`]; both together: [`lookup`], [`listing`],
-//! [`read`]; [`space`]; [`checkpoint`], `merge`, `stream`; [`open`], `replay`; then [`drive`] and [`memory`].
+//! [`object`], [`stack`]; what is: [`table`], [`leaf`], [`run`], [`page`], [`cache`]; both together: [`lookup`], [`listing`],
+//! [`read`]; [`space`]; [`checkpoint`], `moves`, `merge`, `spill`, `stream`; [`open`], `replay`; then [`drive`] and [`memory`].
 pub mod audit;
 pub mod bytes;
 pub mod cache;
@@ -37,7 +38,9 @@ pub mod place;
 pub mod read;
 pub mod region;
 mod replay;
+pub mod run;
 pub mod space;
+mod spill;
 pub mod stack;
 pub mod store;
 mod stream;

@@ -5,7 +5,8 @@ use crate::leaf;
 use crate::object::Object;
 use crate::page::{PageKind, Pointer, Twin};
 use crate::place::Held;
-use crate::stack::{Candidate, candidates};
+use crate::run;
+use crate::stack::{Candidate, Stack, candidates};
 use crate::table::{Line, find_line};
 use sarsen_types::{ObjectId, Version};
 use smallvec::SmallVec;
@@ -55,10 +56,14 @@ pub struct Lookup<'a> {
 /// An object, looked up.
 #[derive(Clone, Copy)]
 pub struct View<'a> {
+    /// The object.
+    pub id: ObjectId,
     /// Its unmerged changes.
     pub changes: Option<&'a Object>,
     /// Its line; `None` where the table has none.
     pub line: Option<Line>,
+    /// The runs over its table page; none where it has no line.
+    pub runs: Twin,
 }
 
 impl View<'_> {
@@ -82,24 +87,50 @@ impl<'a> Lookup<'a> {
 
     /// The payload of a table page; `None` while it is away.
     pub fn table(&mut self, slot: usize) -> Option<&'a [u8]> {
-        let want = Want::twin(self.group.directory.slots[slot].page, PageKind::Table);
+        self.twin(self.group.directory.slots[slot].page, PageKind::Table)
+    }
+
+    /// The payload of a page that lies in two places; `None` while it is away.
+    pub fn twin(&mut self, page: Twin, kind: PageKind) -> Option<&'a [u8]> {
+        let want = Want::twin(page, kind);
         match self.cache.get(want.pointer) {
             Found::Here(payload) => Some(payload),
-            // both places of a table page bad is the end of the drive, and told by the reading of it
+            // both places bad is the end of the drive, and told by the reading of it
             Found::Away | Found::Bad => {
-                self.wants.push(want);
+                if !self.wants.contains(&want) {
+                    self.wants.push(want);
+                }
                 None
             }
         }
+    }
+
+    /// What runs say of a block, the newest first.
+    fn runs(&mut self, view: &View<'a>, block: u16) -> Result<SmallVec<[Stack; 1]>, Stop> {
+        let mut found = SmallVec::new();
+        if view.runs.is_none() {
+            return Ok(found);
+        }
+        let list = self.twin(view.runs, PageKind::Runs).ok_or(Stop::Away)?;
+        let mut is_away = false;
+        for page in run::may_have(list, view.id, block) {
+            match self.twin(page, PageKind::Run) {
+                Some(payload) => found.extend(run::find(payload, view.id, block)),
+                None => is_away = true,
+            }
+        }
+        if is_away { Err(Stop::Away) } else { Ok(found) }
     }
 
     /// An object.
     pub fn object(&mut self, id: ObjectId) -> Result<View<'a>, Stop> {
         let changes = self.group.objects.get(&id);
         let slot = self.group.directory.slot_of(id).filter(|_| !self.group.dropping.contains(&id.layer));
-        let Some(slot) = slot else { return Ok(View { changes, line: None }) };
+        let nothing = View { id, changes, line: None, runs: Twin::NONE };
+        let Some(slot) = slot else { return Ok(nothing) };
         let payload = self.table(slot).ok_or(Stop::Away)?;
-        Ok(View { changes, line: find_line(payload, id) })
+        let Some(line) = find_line(payload, id) else { return Ok(nothing) };
+        Ok(View { line: Some(line), runs: self.group.directory.slots[slot].runs, ..nothing })
     }
 
     fn under(&mut self, line: Option<&Line>, block: u16) -> Result<Under, Stop> {
@@ -121,11 +152,17 @@ impl<'a> Lookup<'a> {
     /// All entries of a block, the highest first; `Lost` when the leaf is bad and no recovery told what was there.
     fn entries(&mut self, view: &View<'a>, block: u16) -> Result<(SmallVec<[Candidate; 4]>, bool), Stop> {
         let stacks = view.changes.map_or([None, None], |o| o.stacks(block));
-        let (base, is_lost) = match self.under(view.line.as_ref(), block)? {
+        // what runs and leaf need is asked for together
+        let (runs, under) = (self.runs(view, block), self.under(view.line.as_ref(), block));
+        let (runs, under) = (runs?, under?);
+        let (base, is_lost) = match under {
             Under::Held(held) => (held, false),
-            Under::Lost => (Held::ABSENT, stacks.iter().flatten().all(|s| s.cut == Version::ZERO)),
+            Under::Lost => {
+                let is_told = |s: &Stack| s.cut > Version::ZERO;
+                (Held::ABSENT, !stacks.into_iter().flatten().chain(&runs).any(is_told))
+            }
         };
-        Ok((candidates(stacks, base), is_lost))
+        Ok((candidates(stacks, &runs, base), is_lost))
     }
 
     /// The committed entry of a block (design §5.2).

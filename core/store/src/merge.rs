@@ -1,4 +1,5 @@
-//! The merge of a checkpoint: frozen entries into leaves, leaves into lines, lines into table pages, a page's worth at a time.
+//! The merge of a checkpoint: frozen entries, and runs under them, into leaves, leaves into lines, lines into table pages, a
+//! page's worth at a time; where that does not pay, they become a run ([`crate::spill`]).
 //!
 //! A batch is worked out without changing anything; when it needs pages that are not in memory it is given up and worked out
 //! again once they came. Only then blocks change hands, all at once.
@@ -9,12 +10,14 @@ use crate::group::{Group, layer_range};
 use crate::leaf::{self, Entries, LEAVES, blocks_of, leaf_of};
 use crate::lookup::{Lookup, Want};
 use crate::object::{Object, Stacks};
-use crate::page::{PageKind, Pointer};
+use crate::page::{PageKind, Pointer, Twin};
 use crate::place::{Held, Kind};
+use crate::run::{self, Run};
 use crate::space::Stream;
+use crate::stack::{Role, Stack};
 use crate::store::Store;
 use crate::table::{Directory, LINES_MAX, Line, Slot, lines, put_lines};
-use sarsen_types::{BLOCKS_PER_CHUNK, GroupId, ObjectId, Version};
+use sarsen_types::{BLOCKS_PER_CHUNK, FamilyId, GroupId, ObjectId, Version};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Table pages of dropped layers and copies that one checkpoint takes out at most; the rest is for the next.
@@ -70,28 +73,48 @@ impl Batch {
 
 /// What a batch comes to.
 #[derive(Default)]
-struct Outcome {
-    lines: Vec<(ObjectId, Line)>,
+pub(crate) struct Outcome {
+    pub lines: Vec<(ObjectId, Line)>,
     /// Leaves to be written: of which line, which leaf of it.
     leaves: Vec<(usize, usize, PageKind, Vec<u8>)>,
-    /// Blocks that entries not merged before named, and leaves name now.
-    settled: Vec<u64>,
-    /// Blocks that leaves and lines named, and nothing names now.
-    displaced: Vec<u64>,
-    /// Leaves among them.
-    dropped_pages: Vec<u64>,
-    gone: Vec<Held>,
-    left: BTreeMap<ObjectId, Stacks>,
+    /// Runs that stay, and those to be written.
+    pub kept: Vec<Run>,
+    pub runs: Vec<(Vec<u8>, Vec<(ObjectId, u16)>)>,
+    /// Blocks that entries not merged before named, and leaves or runs name now.
+    pub settled: Vec<u64>,
+    /// Blocks that leaves, runs and lines named, and nothing names now.
+    pub displaced: Vec<u64>,
+    /// Blocks that runs named, and entries that could not be merged name now.
+    reheld: Vec<u64>,
+    /// Pages that nothing names now.
+    pub dropped_pages: Vec<u64>,
+    pub gone: Vec<Held>,
+    /// What could not be merged, with what seeds its checksums.
+    pub left: BTreeMap<ObjectId, (FamilyId, Stacks)>,
     /// Bad leaves that are named no more: what they named stays in use.
     given_up: u64,
     wants: Vec<Want>,
+    /// Lines of dropped layers are taken out.
+    is_reaping: bool,
+}
+
+/// The runs of a table page, read to be merged.
+#[derive(Default)]
+struct Buffered {
+    objects: BTreeMap<ObjectId, Stacks>,
+    /// Blocks that they named.
+    blocks: BTreeSet<u64>,
 }
 
 impl<D: Disk> Store<D> {
     pub(crate) fn merge_batch(&mut self, batch: Batch) -> Result<(), Hold> {
         match batch {
             Batch::Slot { group, slot, objects, next } => {
-                self.merge_slot(group, slot, &objects)?;
+                let outcome = match self.spill(&self.groups[&group], slot, &objects)? {
+                    Some(outcome) => outcome,
+                    None => self.work_out(&self.groups[&group], slot, &objects)?,
+                };
+                self.change_hands(group, slot, &objects, outcome)?;
                 match next {
                     Some(_) => self.checkpoint.job.from = next,
                     None => {
@@ -105,25 +128,34 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    fn merge_slot(&mut self, id: GroupId, slot: Option<usize>, objects: &[ObjectId]) -> Result<(), Hold> {
+    /// Blocks change hands, pages are written, the slots name them.
+    fn change_hands(
+        &mut self,
+        id: GroupId,
+        slot: Option<usize>,
+        objects: &[ObjectId],
+        outcome: Outcome,
+    ) -> Result<(), Hold> {
         let group = &self.groups[&id];
-        let (outcome, is_reaping) = self.work_out(group, slot, objects)?;
-        let page = slot.map(|at| group.directory.slots[at].page);
+        let old = slot.map(|at| group.directory.slots[at]);
         let pages = chunks(outcome.lines.len(), slot.is_none_or(|at| at + 1 == group.directory.slots.len()));
-        let old_page = page.iter().flat_map(|p| p.at);
-        let hands = outcome.displaced.iter().chain(&outcome.settled).copied().chain(old_page.clone());
-        self.need_bitmaps(hands)?;
+        let old_pages: Vec<u64> = old.iter().flat_map(|s| s.page.at).collect();
+        let hands = outcome.displaced.iter().chain(&outcome.settled).chain(&outcome.reheld).chain(&old_pages);
+        self.need_bitmaps(hands.copied())?;
+        let has_runs = !(outcome.runs.is_empty() && outcome.kept.is_empty());
+        let twins = pages.len() + outcome.runs.len() + usize::from(has_runs);
         let leaves = outcome.leaves.iter().map(|_| Stream::Map);
-        let tables = pages.iter().flat_map(|_| [Stream::Map, Stream::Twin]);
-        let mut blocks = self.map_blocks(leaves.chain(tables))?;
+        let mut blocks =
+            self.map_blocks(leaves.chain((0..twins).flat_map(|_| [Stream::Map, Stream::Twin])))?;
 
         // from here on nothing can hold it up
-        let Outcome { mut lines, leaves, settled, displaced, dropped_pages, gone, mut left, .. } = outcome;
+        let Outcome { mut lines, leaves, mut kept, runs, settled, displaced, mut left, .. } = outcome;
         self.given_up += outcome.given_up;
         settled.iter().for_each(|b| self.space.settle(*b));
-        dropped_pages.iter().chain(&old_page.clone().collect::<Vec<_>>()).for_each(|b| self.cache.forget(*b));
-        self.displace(displaced.into_iter().chain(old_page));
-        self.release_with_root(gone);
+        outcome.reheld.iter().for_each(|b| self.space.rehold(*b));
+        outcome.dropped_pages.iter().chain(&old_pages).for_each(|b| self.cache.forget(*b));
+        self.displace(displaced.into_iter().chain(old_pages));
+        self.release_with_root(outcome.gone);
         for (line, leaf, kind, payload) in leaves {
             let block = blocks.pop_front().expect("as many were taken as are written");
             lines[line].1.leaves[leaf] = self.write_page(block, kind, &payload);
@@ -134,35 +166,47 @@ impl<D: Disk> Store<D> {
             slots
                 .push(Slot::of(lines, self.write_twin(two(&mut blocks), PageKind::Table, &put_lines(lines))));
         }
-        self.checkpoint.job.reaped += usize::from(is_reaping);
+        let runs_written = runs.len() as u64;
+        for (payload, keys) in runs {
+            let page = self.write_twin(two(&mut blocks), PageKind::Run, &payload);
+            kept.push(Run::of(keys.iter(), page));
+        }
+        if has_runs {
+            let list = self.write_twin(two(&mut blocks), PageKind::Runs, &run::put_list(&kept));
+            let slot = slots.first_mut().expect("runs lie over the lines of one page");
+            (slot.runs, slot.spilled) = (list, kept.iter().map(|r| r.blocks).sum());
+        }
+        self.tally.runs += runs_written;
+        self.tally.merged_lists += u64::from(!has_runs && old.is_some_and(|s| !s.runs.is_none()));
+        self.owed_by_runs += slots.iter().map(Slot::owed).sum::<u64>();
+        self.owed_by_runs -= old.as_ref().map_or(0, Slot::owed);
+        self.checkpoint.job.reaped += usize::from(outcome.is_reaping);
         let mut back = Vec::new();
         let group = self.groups.get_mut(&id).expect("it was there");
         let directory = &mut group.directory;
-        if let Some(at) = slot {
-            group.ailing.remove(&directory.slots[at].first);
+        if let Some(old) = old {
+            group.ailing.remove(&old.first);
         }
         let at = slot.map_or(0..0, |at| at..at + 1);
         directory.slots.splice(at, slots);
         directory.is_changed = true;
         for object in objects {
-            let left = left.remove(object).unwrap_or_default();
-            if !left.is_empty() {
-                let family = group.objects[object].family;
-                self.checkpoint.job.left.entry(id).or_default().push((*object, family, left.clone()));
-            }
+            let (family, left) = left.remove(object).unwrap_or_default();
+            self.checkpoint.job.leave(id, *object, family, &left);
             group.put_back(*object, left, &mut back);
+        }
+        // of a bad leaf what runs said stays, though nothing of it was to be merged now
+        for (object, (family, left)) in left {
+            if !group.put_under(object, family, &left, &mut back) {
+                self.checkpoint.job.leave(id, object, family, &left);
+            }
         }
         self.release_with_root(back);
         Ok(())
     }
 
-    /// What a batch comes to, and whether lines of dropped layers are taken out with it.
-    fn work_out(
-        &self,
-        group: &Group,
-        slot: Option<usize>,
-        objects: &[ObjectId],
-    ) -> Result<(Outcome, bool), Hold> {
+    /// What a batch comes to when it is merged, with all runs that lie over it.
+    fn work_out(&self, group: &Group, slot: Option<usize>, objects: &[ObjectId]) -> Result<Outcome, Hold> {
         let mut look = Lookup::new(group, &self.cache);
         let old = match slot.map(|at| look.table(at)) {
             None => Vec::new(),
@@ -170,30 +214,77 @@ impl<D: Disk> Store<D> {
             Some(Some(payload)) => lines(payload).unwrap_or_default(),
         };
         let mut out = Outcome::default();
-        let mut is_reaping = false;
+        let runs = slot.map_or(Twin::NONE, |at| group.directory.slots[at].runs);
+        let buffered = self.buffered(runs, &mut out)?;
         let mut known: BTreeMap<ObjectId, Line> = BTreeMap::new();
         for (object, line) in old {
             match group.dropping.contains(&object.layer) {
                 true => {
-                    is_reaping = true;
+                    out.is_reaping = true;
                     self.reap(&line, &mut out);
+                    out.displaced.extend(owned(buffered.objects.get(&object)));
                 }
                 false => drop(known.insert(object, line)),
             }
         }
-        let merged: BTreeSet<ObjectId> = objects.iter().copied().collect();
+        let merged: BTreeSet<ObjectId> = objects
+            .iter()
+            .chain(buffered.objects.keys().filter(|id| known.contains_key(id)))
+            .copied()
+            .collect();
+        let nothing = Object::default();
         for id in known.keys().copied().chain(objects.iter().copied()).collect::<BTreeSet<_>>() {
             let line = known.get(&id).copied();
             let line = match merged.contains(&id) {
                 false => line,
-                true => self.merge_object(group, id, line, &mut out),
+                true => {
+                    let object = group.objects.get(&id).filter(|_| objects.contains(&id));
+                    self.merge_object(group, id, object.unwrap_or(&nothing), line, &buffered, &mut out)
+                }
             };
             out.lines.extend(line.map(|l| (id, l)));
         }
         match out.wants.is_empty() {
-            true => Ok((out, is_reaping)),
+            true => Ok(out),
             false => Err(Hold::Away(out.wants)),
         }
+    }
+
+    /// What the runs of a slot say, put together; they are named no more.
+    fn buffered(&self, list: Twin, out: &mut Outcome) -> Result<Buffered, Hold> {
+        let mut buffered = Buffered::default();
+        if list.is_none() {
+            return Ok(buffered);
+        }
+        let empty = Group::default();
+        let mut look = Lookup::new(&empty, &self.cache);
+        let Some(payload) = look.twin(list, PageKind::Runs) else {
+            return Err(Hold::Away(look.wants.to_vec()));
+        };
+        let pages: Vec<Twin> = run::list(payload).unwrap_or_default().iter().map(|r| r.page).collect();
+        let payloads: Vec<&[u8]> = pages.iter().filter_map(|p| look.twin(*p, PageKind::Run)).collect();
+        if !look.wants.is_empty() {
+            return Err(Hold::Away(look.wants.to_vec()));
+        }
+        for payload in payloads {
+            for ((id, block), mut stack) in run::entries(payload).unwrap_or_default() {
+                buffered.blocks.extend(owned_by(&stack));
+                let stacks = buffered.objects.entry(id).or_default();
+                if let Some(older) = stacks.remove(&block) {
+                    let mut gone = Vec::new();
+                    stack.slide_under(older, &mut gone);
+                    stack.settle(Version(u64::MAX), &mut gone);
+                    out.displaced.extend(gone.iter().filter_map(|h| h.place.block()));
+                }
+                stacks.insert(block, stack);
+            }
+        }
+        let gone: BTreeSet<u64> = out.displaced.iter().copied().collect();
+        buffered.blocks.retain(|b| !gone.contains(b));
+        let all = pages.iter().chain([&list]).flat_map(|p| p.at);
+        out.dropped_pages.extend(all.clone());
+        out.displaced.extend(all);
+        Ok(buffered)
     }
 
     /// The payload of a leaf: `None` when it is bad, or away and wanted.
@@ -224,24 +315,27 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    /// Merges one object's frozen entries; gives its new line, `None` when nothing of it is left.
+    /// Merges one object's frozen entries and those of runs under them; gives its new line, `None` when nothing of it is left.
     fn merge_object(
         &self,
         group: &Group,
         id: ObjectId,
+        object: &Object,
         line: Option<Line>,
+        buffered: &Buffered,
         out: &mut Outcome,
     ) -> Option<Line> {
-        let object = &group.objects[&id];
         let before = line.unwrap_or(Line { is_sparse: true, ..Line::default() });
-        let mut after =
-            Line { family: object.family, touched: before.touched.max(object.frozen.touched), ..before };
+        let family = if object.frozen.is_changed { object.family } else { before.family };
+        let mut after = Line { family, touched: before.touched.max(object.frozen.touched), ..before };
+        let stacks = put_together(&object.frozen.stacks, buffered.objects.get(&id), &buffered.blocks, out);
+        let met = stacks.keys().fold(0u8, |met, block| met | 1 << leaf_of(*block));
         let mut entries = Entries::default();
         // leaves whose entries are known, and those that are bad
         let (mut open, mut bad) = (0u8, 0u8);
         for (number, pointer) in before.leaves.iter().enumerate() {
-            let is_met = before.is_sparse || object.frozen.leaves >> number & 1 == 1;
-            if !is_met || (before.is_sparse && number > 0) || object.frozen.stacks.is_empty() {
+            let is_met = before.is_sparse || met >> number & 1 == 1;
+            if !is_met || (before.is_sparse && number > 0) || stacks.is_empty() {
                 continue;
             }
             let kind = if before.is_sparse { PageKind::Sparse } else { PageKind::Dense };
@@ -251,7 +345,7 @@ impl<D: Disk> Store<D> {
             }
             match self.leaf(*pointer, kind, out) {
                 Some(payload) => entries.read(kind, number, payload),
-                None if is_told(&object.frozen.stacks, &before, number) => out.given_up += 1,
+                None if is_told(&stacks, &before, number) => out.given_up += 1,
                 None => bad |= 1 << number,
             }
         }
@@ -262,24 +356,30 @@ impl<D: Disk> Store<D> {
         }
         let floor = group.ledger.floor;
         let may_vanish = group.may_vanish && after.touched <= floor;
-        let mut displaced = Vec::new();
         let mut left = Stacks::new();
-        for (block, stack) in &object.frozen.stacks {
-            if bad >> leaf_of(*block) & 1 == 1 {
-                left.insert(*block, stack.clone());
+        let (mut gone, mut displaced) = (Vec::new(), Vec::new());
+        for (block, stack) in stacks {
+            if bad >> leaf_of(block) & 1 == 1 {
+                out.reheld.extend(owned_by(&stack).filter(|b| buffered.blocks.contains(b)));
+                left.insert(block, stack);
                 continue;
             }
-            let base = entries.get(*block);
-            let (now, rest) = stack.clone().merge(base, group.limit, &mut out.gone, &mut displaced);
-            entries.set(*block, now);
-            if now.place.block() != base.place.block() {
-                out.settled.extend(now.place.block());
+            let base = entries.get(block);
+            let in_runs = buffered.objects.get(&id).and_then(|s| s.get(&block));
+            // what is in a run was settled when it was written, wherever the floor is now (R13)
+            let limit = in_runs.and_then(highest).map_or(group.limit, |v| group.limit.max(v));
+            let (now, rest) = stack.merge(base, limit, &mut gone, &mut displaced);
+            entries.set(block, now);
+            let place = now.place.block();
+            if place != base.place.block() {
+                out.settled.extend(place.filter(|b| !buffered.blocks.contains(b)));
             }
             if !rest.is_empty() {
-                left.insert(*block, rest);
+                left.insert(block, rest);
             }
         }
         out.displaced.extend(displaced.iter().filter_map(|h| h.place.block()));
+        out.part(gone, &buffered.blocks);
         if may_vanish {
             vanish(&mut entries);
         }
@@ -288,7 +388,7 @@ impl<D: Disk> Store<D> {
         }
         let is_empty = after.leaves.iter().all(|p| p.is_none());
         if !left.is_empty() {
-            out.left.insert(id, left);
+            out.left.insert(id, (family, left));
         } else if is_empty
             && group.may_forget
             && after.touched <= floor
@@ -350,6 +450,8 @@ impl<D: Disk> Store<D> {
         let mut look = Lookup::new(&group, &self.cache);
         let Some(payload) = look.table(0) else { return Err(Hold::Away(look.wants.to_vec())) };
         let mut out = Outcome::default();
+        let buffered = self.buffered(slot.runs, &mut out)?;
+        out.displaced.extend(buffered.objects.values().flat_map(|s| owned(Some(s))));
         lines(payload).unwrap_or_default().iter().for_each(|(_, line)| self.reap(line, &mut out));
         if !out.wants.is_empty() {
             return Err(Hold::Away(out.wants));
@@ -359,6 +461,7 @@ impl<D: Disk> Store<D> {
         out.dropped_pages.iter().chain(&slot.page.at).for_each(|b| self.cache.forget(*b));
         self.displace(blocks);
         self.given_up += out.given_up;
+        self.owed_by_runs -= slot.owed();
         if let Some(directory) = self.doomed.last_mut() {
             directory.slots.pop();
             directory.is_changed = true;
@@ -366,6 +469,45 @@ impl<D: Disk> Store<D> {
         self.checkpoint.job.reaped += 1;
         Ok(())
     }
+}
+
+impl Outcome {
+    /// Places that nothing names any more: of runs the root on disk names them, of others nothing does.
+    pub fn part(&mut self, gone: Vec<Held>, of_runs: &BTreeSet<u64>) {
+        let is_of_run = |h: &Held| h.place.block().is_some_and(|b| of_runs.contains(&b));
+        let (of_runs, others): (Vec<Held>, Vec<Held>) = gone.into_iter().partition(is_of_run);
+        self.displaced.extend(of_runs.iter().filter_map(|h| h.place.block()));
+        self.gone.extend(others);
+    }
+}
+
+/// Frozen entries over those of runs.
+fn put_together(
+    frozen: &Stacks,
+    buffered: Option<&Stacks>,
+    of_runs: &BTreeSet<u64>,
+    out: &mut Outcome,
+) -> Stacks {
+    let mut stacks = frozen.clone();
+    let mut gone = Vec::new();
+    for (block, older) in buffered.into_iter().flatten() {
+        stacks.entry(*block).or_default().slide_under(older.clone(), &mut gone);
+    }
+    out.part(gone, of_runs);
+    stacks
+}
+
+fn highest(stack: &Stack) -> Option<Version> {
+    stack.entries.iter().map(|o| o.held.version).max()
+}
+
+/// Blocks that entries own.
+pub(crate) fn owned_by(stack: &Stack) -> impl Iterator<Item = u64> {
+    stack.entries.iter().filter(|o| o.role != Role::Mark).filter_map(|o| o.held.place.block())
+}
+
+fn owned(stacks: Option<&Stacks>) -> impl Iterator<Item = u64> {
+    stacks.into_iter().flat_map(|s| s.values()).flat_map(owned_by)
 }
 
 /// Whether a recovery told every block that a bad leaf may have held (R26).

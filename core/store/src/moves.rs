@@ -131,6 +131,7 @@ impl<D: Disk> Store<D> {
         let Some(entry) = entry else { return false };
         entry.held.place = to;
         self.in_ring -= 1;
+        self.tally.moved += 1;
         true
     }
 }

@@ -13,7 +13,7 @@ use crate::replay::replay;
 use crate::space::{SPAN, Space, Span};
 use crate::store::{Found, Options, Store};
 use crate::stream::{get_group, get_spans, get_twins};
-use crate::table::{Directory, get_slots};
+use crate::table::{Directory, Slot, get_slots};
 use sarsen_buffer::{Buf, Pool};
 use sarsen_types::{BLOCK_SIZE, DriveIdentity, Version};
 
@@ -175,6 +175,8 @@ impl<D: Disk> Store<D> {
             stream_pages,
         };
         let mut store = Store::assemble(disk, region, options, found);
+        let directories = store.groups.values().map(|g| &g.directory).chain(&store.doomed);
+        store.owed_by_runs = directories.flat_map(|d| &d.slots).map(Slot::owed).sum();
         store.changed_blocks = replayed.blocks;
         store.owed[0] = replayed.leaves;
         if opened.is_broken {

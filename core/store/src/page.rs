@@ -34,6 +34,10 @@ pub enum PageKind {
     Index = 8,
     /// Which blocks are used.
     Bitmap = 9,
+    /// Entries that lie over leaves of a table page's objects (S13).
+    Run = 10,
+    /// The runs of a table page, with a filter for each.
+    Runs = 11,
 }
 
 /// Where a page lies, and the low 32 bits of its checksum (S4).
@@ -74,6 +78,12 @@ pub struct Twin {
 impl Twin {
     /// Bytes of it.
     pub const BYTES: usize = 14;
+    /// No page.
+    pub const NONE: Twin = Twin { at: [0; 2], sum: 0 };
+    /// Whether it names nothing.
+    pub fn is_none(self) -> bool {
+        self.at[0] == 0
+    }
     /// Appends it.
     pub fn put(self, w: &mut Writer) {
         w.u40(self.at[0]).u40(self.at[1]).u32(self.sum);

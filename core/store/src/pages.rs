@@ -1,9 +1,12 @@
 //! Reading map pages while the store runs: each once, whoever waits for it; of pages in two places the second when the first
 //! is bad, which is then written anew.
+use crate::cache::{Cache, Found};
 use crate::disk::Disk;
 use crate::lookup::Want;
 use crate::page::{PageKind, Twin, unseal};
+use crate::run;
 use crate::store::{Op, Store};
+use crate::table::Slot;
 use sarsen_buffer::Buf;
 use sarsen_types::BLOCK_SIZE;
 use smallvec::{SmallVec, smallvec};
@@ -104,8 +107,10 @@ impl<D: Disk> Store<D> {
             let page = (block - self.region.bitmap_first()) % self.region.bitmap_pages();
             return self.space.write_anew(page);
         }
+        let cache = &self.cache;
         for group in self.groups.values_mut() {
-            if let Some(slot) = group.directory.slots.iter().find(|s| s.page.at[0] == block) {
+            let slots = group.directory.slots.iter();
+            if let Some(slot) = slots.into_iter().find(|s| names(s, block, cache)) {
                 group.ailing.insert(slot.first);
                 return;
             }
@@ -117,5 +122,18 @@ impl<D: Disk> Store<D> {
         let span = self.space.span(page);
         let at = self.region.bitmap_places(page, span.version);
         Want::twin(Twin { at, sum: span.sum }, PageKind::Bitmap)
+    }
+}
+
+/// Whether a page in two places is a slot's own, its list of runs, or one of its runs as far as that list is in memory.
+fn names(slot: &Slot, block: u64, cache: &Cache) -> bool {
+    if slot.page.at[0] == block || slot.runs.at[0] == block {
+        return true;
+    }
+    match cache.get(Want::twin(slot.runs, PageKind::Runs).pointer) {
+        Found::Here(list) if !slot.runs.is_none() => {
+            run::list(list).is_ok_and(|runs| runs.iter().any(|r| r.page.at[0] == block))
+        }
+        _ => false,
     }
 }

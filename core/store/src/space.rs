@@ -425,6 +425,12 @@ impl Space {
 
     /// The next root does not name it any more; it is free once the barrier is passed. Its page is in memory.
     pub fn unsettle(&mut self, block: u64, barrier: Barrier) {
+        self.rehold(block);
+        self.limbo_of_roots.push_back((block, barrier));
+    }
+
+    /// The next root does not name it any more, but an entry that is not merged does. Its page is in memory.
+    pub fn rehold(&mut self, block: u64) {
         let (page, word, bit) = self.at(block);
         let p = &mut self.pages[page];
         let bits = p.settled.as_mut().expect("the page of a displaced block was read");
@@ -435,7 +441,6 @@ impl Space {
         let held = p.held.get_or_insert_with(|| Box::new([0; WORDS]));
         held[word] |= bit;
         p.held_count += 1;
-        self.limbo_of_roots.push_back((block, barrier));
     }
 
     /// Nothing names a held block any more; it is free once the barrier is passed.

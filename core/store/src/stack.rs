@@ -41,7 +41,7 @@ pub struct Stack {
 pub struct Candidate {
     /// The entry.
     pub held: Held,
-    /// It is in a leaf: visible whatever the floor says.
+    /// It is in a leaf or a run: visible whatever the floor says.
     pub is_base: bool,
 }
 
@@ -166,6 +166,24 @@ impl Stack {
         }
     }
 
+    /// Takes apart what is settled, at or below `limit`, and what stays unmerged. Of the former the highest entry counts, and
+    /// what is said of those that lie elsewhere.
+    pub fn split(self, limit: Version, gone: &mut Vec<Held>) -> (Stack, Stack) {
+        let mut settled = Stack { cut: self.cut, ..Stack::default() };
+        let mut left = Stack::default();
+        for o in self.entries {
+            match o.role {
+                Role::Own if o.held.version > limit => left.entries.push(o),
+                Role::Own => {
+                    gone.extend(settled.entries.drain(..).filter(|o| o.role != Role::Mark).map(|o| o.held));
+                    settled.entries.push(o);
+                }
+                Role::Repair | Role::Mark => settled.entries.push(o),
+            }
+        }
+        (settled, left)
+    }
+
     /// Merges what is settled into the entry of a leaf: (the leaf's entry, what stays unmerged).
     ///
     /// `gone` gets places of entries that were never in a leaf, `displaced` the one the leaf named and names no more.
@@ -212,10 +230,11 @@ fn replace(now: &mut Held, held: Held, base: Held, gone: &mut Vec<Held>, displac
     }
 }
 
-/// All entries of a block, the highest first, each version once: `stacks` from the newest, then the leaf's entry.
-pub fn candidates(stacks: [Option<&Stack>; 2], base: Held) -> SmallVec<[Candidate; 4]> {
+/// All entries of a block, the highest first, each version once: `stacks` from the newest, those of `runs`, then the leaf's
+/// entry.
+pub fn candidates(stacks: [Option<&Stack>; 2], runs: &[Stack], base: Held) -> SmallVec<[Candidate; 4]> {
     let mut found: SmallVec<[Candidate; 4]> = SmallVec::new();
-    if stacks[0].is_none() && stacks[1].is_none() {
+    if stacks[0].is_none() && stacks[1].is_none() && runs.is_empty() {
         if !base.is_absent() {
             found.push(Candidate { held: base, is_base: true });
         }
@@ -230,10 +249,11 @@ pub fn candidates(stacks: [Option<&Stack>; 2], base: Held) -> SmallVec<[Candidat
         let held = weak.iter().find(|w| w.held.version == held.version).map_or(held, |w| w.held);
         found.push(Candidate { held, is_base });
     };
-    for stack in stacks.into_iter().flatten() {
+    let unmerged = stacks.into_iter().flatten().map(|s| (s, false));
+    for (stack, is_base) in unmerged.chain(runs.iter().map(|s| (s, true))) {
         for o in stack.entries.iter().rev().filter(|o| o.held.version >= cut) {
             match o.role {
-                Role::Own => add(&weak, o.held, false),
+                Role::Own => add(&weak, o.held, is_base),
                 Role::Repair | Role::Mark => weak.push(*o),
             }
         }
@@ -260,7 +280,7 @@ mod tests {
         Held { version: v(epoch, sequence), place, checksum: Checksum(sequence) }
     }
     fn tops(stack: &Stack, base: Held) -> Vec<Held> {
-        candidates([Some(stack), None], base).iter().map(|c| c.held).collect()
+        candidates([Some(stack), None], &[], base).iter().map(|c| c.held).collect()
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The store of one slice: what is asked of it, and the turns in which it reaches the disk.
 use crate::cache::Cache;
 use crate::disk::{Completion, Disk, OpId};
-use crate::events::{Event, Token};
+use crate::events::{Event, Tally, Token};
 use crate::flight::{InFlight, Item, Who};
 use crate::group::{Group, Groups, Left};
 use crate::journal::{Head, Ring};
@@ -28,7 +28,20 @@ pub struct Options {
     pub open: OpenId,
     /// Bytes of memory for unmerged entries and map pages (S4).
     pub memory: usize,
+    /// From so many leaves on, of the objects of one table page, a run may be written in place of them (S13):
+    /// [`SPILL_FROM`], but in tests.
+    pub spill_from: usize,
 }
+
+impl Options {
+    /// The usual settings.
+    pub fn new(pool: Pool, drive: DriveIdentity, open: OpenId, memory: usize) -> Options {
+        Options { pool, drive, open, memory, spill_from: SPILL_FROM }
+    }
+}
+
+/// See [`Options::spill_from`].
+pub const SPILL_FROM: usize = 8;
 
 /// How full a store is (S16).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -87,6 +100,8 @@ pub struct Store<D: Disk> {
     pub(crate) ring_kept: VecDeque<(u64, u64)>,
     /// Blocks in the ring whose data entries name: each needs a place outside it (S10).
     pub(crate) in_ring: u64,
+    /// Leaves that are written when runs are merged.
+    pub(crate) owed_by_runs: u64,
     /// Where journal blocks are put together.
     pub(crate) draft_memory: Vec<u8>,
     pub(crate) in_flight: VecDeque<InFlight>,
@@ -110,6 +125,7 @@ pub struct Store<D: Disk> {
     completions: Vec<Completion>,
     left: Left,
     pub(crate) checkpoint: crate::checkpoint::State,
+    pub(crate) tally: Tally,
     /// Number of the root on disk.
     pub(crate) root: u64,
     /// Blocks of its stream and lists.
@@ -157,6 +173,7 @@ impl<D: Disk> Store<D> {
             ring_used: found.ring_used,
             ring_kept: VecDeque::new(),
             in_ring: found.in_ring,
+            owed_by_runs: 0,
             draft_memory: Vec::new(),
             in_flight: VecDeque::new(),
             completed: durable,
@@ -174,6 +191,7 @@ impl<D: Disk> Store<D> {
             completions: Vec::new(),
             left: Left::default(),
             checkpoint: crate::checkpoint::State::default(),
+            tally: Tally::default(),
             root: found.root,
             stream_pages: found.stream_pages,
             failed: None,
@@ -253,7 +271,7 @@ impl<D: Disk> Store<D> {
     pub(crate) fn owed_blocks(&self) -> u64 {
         let leaves = self.owed[0] + self.owed[1];
         // a table page in two places for some leaves, and the stream
-        leaves + leaves / 4 + 64 + self.in_ring
+        leaves + leaves / 4 + 64 + self.in_ring + self.owed_by_runs
     }
 
     /// Units of the ring that are not to be written yet.
@@ -291,6 +309,11 @@ impl<D: Disk> Store<D> {
     /// When to come back though nothing happened: never for itself; the disk completes through its owner.
     pub fn deadline(&self) -> Option<Instant> {
         None
+    }
+
+    /// What it did since it was opened.
+    pub fn tally(&self) -> Tally {
+        self.tally
     }
 
     /// The disk.

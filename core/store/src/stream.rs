@@ -6,9 +6,10 @@ use crate::bytes::{
 use crate::group::{Group, stack_up};
 use crate::object::{Object, Stacks};
 use crate::page::Twin;
-use crate::place::{ENTRY_BYTES, Held};
+use crate::place::ENTRY_BYTES;
+use crate::run::get_over;
 use crate::space::Span;
-use crate::stack::{Over, Role, Stack};
+use crate::stack::Stack;
 use sarsen_types::{Epoch, FamilyId, GroupId, LayerId, Ledger, ObjectId, RequestNote, Version};
 use smallvec::SmallVec;
 
@@ -61,16 +62,6 @@ pub fn get_group(r: &mut Reader<'_>) -> Result<(GroupId, Group), Malformed> {
         group.objects.insert(id, object);
     }
     Ok((id, group))
-}
-
-fn get_over(r: &mut Reader<'_>) -> Result<Over, Malformed> {
-    let role = match r.get_u8()? {
-        0 => Role::Own,
-        1 => Role::Repair,
-        2 => Role::Mark,
-        _ => return r.fail("a role of an unmerged entry"),
-    };
-    Ok(Over { held: Held::get(r)?, role })
 }
 
 /// Appends places of pages.
@@ -138,7 +129,7 @@ fn get_ledger(r: &mut Reader<'_>) -> Result<Ledger, Malformed> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::place::Place;
+    use crate::place::{Held, Place};
     use sarsen_types::Checksum;
 
     #[test]

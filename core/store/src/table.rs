@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! stream of the root -> index pages -> table pages -> leaves -> data
-//!                       113 slots      40 lines       171 entries
+//!                       78 slots       40 lines       171 entries
 //! ```
 //!
-//! All index pages of a group are read when the drive is opened: 36 bytes for up to 40 objects. Table pages are read when
-//! they are needed. Both lie in two places each.
+//! All index pages of a group are read when the drive is opened: 52 bytes for up to 40 objects. Table pages are read when
+//! they are needed. Both lie in two places each. Over the leaves of a table page's objects may lie runs ([`crate::run`]).
 use crate::bytes::{Malformed, Reader, Writer};
 use crate::leaf::LEAVES;
 use crate::page::{PAYLOAD, Pointer, Twin};
@@ -16,11 +16,11 @@ use sarsen_types::{FamilyId, ObjectId, Version};
 const LINE: usize = 100;
 /// Lines of a table page.
 pub const LINES_MAX: usize = (PAYLOAD - 4) / LINE;
-/// Bytes of a slot: key, `touched`, lines, twin.
-const SLOT: usize = 12 + 8 + 2 + Twin::BYTES;
+/// Bytes of a slot: key, `touched`, lines, twin, entries in runs, twin.
+const SLOT: usize = 12 + 8 + 2 + Twin::BYTES + 2 + Twin::BYTES;
 /// Slots of an index page.
 pub const SLOTS_MAX: usize = (PAYLOAD - 4) / SLOT;
-const _: () = assert!(LINES_MAX == 40 && SLOTS_MAX == 113);
+const _: () = assert!(LINES_MAX == 40 && SLOTS_MAX == 78);
 
 /// What the table says of an object.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -122,13 +122,21 @@ pub struct Slot {
     pub lines: u16,
     /// Where it lies.
     pub page: Twin,
+    /// Entries of its objects in runs, of each block those of each run.
+    pub spilled: u16,
+    /// The list of its runs; none: there are no runs.
+    pub runs: Twin,
 }
 
 impl Slot {
-    /// The slot of lines that were just written.
+    /// The slot of lines that were just written, without runs.
     pub fn of(lines: &[(ObjectId, Line)], page: Twin) -> Slot {
         let touched = lines.iter().map(|l| l.1.touched).max().unwrap_or_default();
-        Slot { first: lines[0].0, touched, lines: lines.len() as u16, page }
+        Slot { first: lines[0].0, touched, lines: lines.len() as u16, page, ..Slot::default() }
+    }
+    /// Leaves that are written at most when its runs are merged.
+    pub fn owed(&self) -> u64 {
+        u64::from(self.spilled).min(u64::from(self.lines) * LEAVES as u64)
     }
 }
 
@@ -169,6 +177,8 @@ pub fn put_slots(slots: &[Slot]) -> Vec<u8> {
     for s in slots {
         w.u64(s.first.layer.0).u32(s.first.chunk.0).u64(s.touched.0).u16(s.lines);
         s.page.put(&mut w);
+        w.u16(s.spilled);
+        s.runs.put(&mut w);
     }
     w.0
 }
@@ -183,7 +193,8 @@ pub fn get_slots(payload: &[u8]) -> Result<Vec<Slot>, Malformed> {
             if lines == 0 || usize::from(lines) > LINES_MAX {
                 return r.fail("as many lines as a table page has");
             }
-            Ok(Slot { first, touched, lines, page: Twin::get(&mut r)? })
+            let page = Twin::get(&mut r)?;
+            Ok(Slot { first, touched, lines, page, spilled: r.get_u16()?, runs: Twin::get(&mut r)? })
         })
         .collect()
 }

@@ -1,5 +1,6 @@
 //! Memory and what an open reads are bounded, however much is mapped (S4, S3).
 mod support;
+use sarsen_store::store::SPILL_FROM;
 use support::*;
 
 /// 10, 100 and 1,000 GB of map: an object of 4 MiB each, found again after the restart. What an open reads beside the ring,
@@ -65,6 +66,30 @@ fn memory_stays_what_it_was_set_to() {
     // bitmaps come beside it: 32 MB a TB
     assert!(most < MEMORY + (1 << 20), "{most} bytes of memory, {MEMORY} were set");
     bench.audit();
+}
+
+/// Bytes written for each byte of random 4 KiB writes, 32 at once, over a hundredth of a terabyte with a hundredth of the memory:
+/// as many entries come to a leaf as on a whole one. Runs are what keeps a leaf from being written for each entry (S13).
+#[test]
+fn random_writes_over_a_terabyte_do_not_write_a_leaf_each() {
+    const OBJECTS: u64 = 2_400;
+    const WRITES: u64 = 300_000;
+    let amplification = |spill_from: usize| {
+        let mut bench = Bench::new(11_000_000_000, 2_560 << 10).spilling_from(spill_from);
+        let mut state = 1u64;
+        for n in 0..WRITES {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            let (chunk, block) = ((state >> 33) % OBJECTS, (state >> 20) as u16 % 1024);
+            bench.write(object(chunk as u32), one(block), (n % 255) as u8 + 1);
+            if n % 32 == 31 {
+                bench.settle();
+            }
+        }
+        bench.store.disk().written_bytes as f64 / (WRITES * 4096) as f64
+    };
+    let (with, without) = (amplification(SPILL_FROM), amplification(usize::MAX));
+    println!("{with:.2} bytes written per byte with runs, {without:.2} without");
+    assert!(with < 1.5 && without > 1.15 * with, "{with:.2} with runs, {without:.2} without");
 }
 
 /// A page that a checkpoint writes may leave the cache before it reaches the disk, which still has something else in its

@@ -193,7 +193,7 @@ fn samples() -> Vec<Vec<u8>> {
     let line = |n: u64| (object(n), table::Line { touched: Version(n), presence: n, ..Default::default() });
     let lines: Vec<_> = (0..40).map(line).collect();
     let slot = |n: u64| table::Slot { first: object(n), lines: 3, ..Default::default() };
-    let slots: Vec<_> = (0..113).map(slot).collect();
+    let slots: Vec<_> = (0..table::SLOTS_MAX as u64).map(slot).collect();
     let pages = [
         (PageKind::Dense, entries.dense(0)),
         (PageKind::Sparse, entries.sparse().unwrap()),
@@ -317,7 +317,7 @@ fn disk_with(image: &Image, pages: &BTreeMap<u64, Vec<u8>>) -> MemDisk {
 }
 
 fn options(pool: &Pool) -> Options {
-    Options { pool: pool.clone(), drive: slice_identity(DRIVE, 0), open: OpenId(2), memory: 1 << 20 }
+    Options::new(pool.clone(), slice_identity(DRIVE, 0), OpenId(2), 1 << 20)
 }
 
 /// A drive with a checkpoint, entries that are not merged, and a journal after it.

@@ -265,7 +265,7 @@ impl Slice<'_> {
             f.1 += 14;
             let index = self.twin(f.0, twin, 8, map);
             for slot in 0..n64(&index, 16, 4) as usize {
-                self.table(&index[20 + 36 * slot..][..36], map);
+                self.table(&index[20 + 52 * slot..][..52], map);
             }
         }
         for _ in 0..f.n(4) {
@@ -313,10 +313,49 @@ impl Slice<'_> {
                     assert_eq!(n64(line, 29, 8) >> (number / 16) & 1, 1, "a bit for 16 blocks");
                 }
             }
-            assert!(map.leaves.len() > before);
+            assert!(map.leaves.len() > before || n64(slot, 36, 2) > 0);
             assert_eq!(line[91..], [0; 9]);
         }
         assert_eq!(n64(slot, 12, 8), touched);
+        if n64(slot, 38, 5) == 0 {
+            return assert_eq!(slot[36..], [0; 16], "no runs");
+        }
+        let list = self.twin(slot, 38, 11, map);
+        let mut spilled = 0;
+        for run in 0..n64(&list, 16, 4) as usize {
+            let item = &list[20 + 272 * run..][..272];
+            spilled += n64(item, 14, 2);
+            self.run(item, map);
+        }
+        assert_eq!(n64(slot, 36, 2), spilled);
+    }
+
+    /// A run: what it says of a block lies over what older ones and the leaf say.
+    fn run(&self, item: &[u8], map: &mut Map) {
+        let page = self.twin(item, 0, 10, map);
+        let mut f = Fields(&page, 16);
+        let mut blocks = 0;
+        for _ in 0..f.n(4) {
+            let (layer, chunk) = (f.n(8), f.n(4));
+            for _ in 0..f.n(2) {
+                let word = f.n(2);
+                assert_eq!(word >> 15, 0, "no recovery is in this history");
+                let key =
+                    [&layer.to_le_bytes()[..], &(chunk as u32).to_le_bytes(), &(word as u16).to_le_bytes()];
+                let sum = crc(&key);
+                for i in 0..5 {
+                    let bit = (sum as u32).wrapping_add(((sum >> 32) as u32 | 1).wrapping_mul(i)) % 2048;
+                    assert_eq!(item[16 + bit as usize / 8] >> (bit % 8) & 1, 1, "in the filter");
+                }
+                assert_eq!((f.n(1), f.n(1)), (1, 0), "one entry, its own");
+                let held = held(f.0, f.1);
+                f.1 += 21;
+                assert!(map.named.insert(held.block));
+                map.leaves.insert((layer, chunk, word), held);
+                blocks += 1;
+            }
+        }
+        assert_eq!(n64(item, 14, 2), blocks);
     }
 
     /// The bits are exactly the blocks that the root names.
@@ -424,7 +463,7 @@ impl Made {
         let mut superblock = format(&mut disk, FormatParams { identity, slices: 2 }).unwrap();
         begin_open(&mut disk, &mut superblock, OpenId(OPEN)).unwrap();
         let drive = slice_identity(identity, 1);
-        let options = Options { pool: pool.clone(), drive, open: OpenId(OPEN), memory: 1 << 20 };
+        let options = Options::new(pool.clone(), drive, OpenId(OPEN), 1 << 20);
         let (store, _) = Store::open(disk, superblock.slices[1], options).unwrap();
         Made { store, pool, next: 1, holds: BTreeMap::new() }
     }
@@ -497,6 +536,37 @@ fn history() -> (MemDisk, BTreeMap<(u64, u64), (u64, Option<u8>)>, u64) {
     made.raise_floor();
     made.write(2, BlockRange::new(300, 1), Some(0x43), &[]);
     (made.store.into_disk(), made.holds, floor)
+}
+
+/// Entries that a checkpoint wrote as runs, over leaves and alone.
+#[test]
+fn runs_are_decoded_by_the_document_alone() {
+    let mut made = Made::new();
+    for chunk in 1..30 {
+        let range = BlockRange::new(chunk as u16, 2);
+        made.write(chunk, range, Some(chunk as u8), &[note(u64::from(chunk), chunk, range)]);
+    }
+    made.raise_floor();
+    made.store.force_checkpoint();
+    for round in 0..12u16 {
+        for chunk in 1..25 {
+            let fill = (100 + round) as u8;
+            made.write(chunk, BlockRange::new(40 * round + chunk as u16, 1), Some(fill), &[]);
+        }
+        made.raise_floor();
+        made.store.force_checkpoint();
+    }
+    let disk = made.store.into_disk();
+    let slice = Slice::read(Drive(&disk), 1);
+    let map = slice.map(&slice.root());
+    assert!(map.over.is_empty());
+    let found: Vec<(u64, u64)> = map.leaves.keys().map(|(_, chunk, block)| (*chunk, *block)).collect();
+    assert_eq!(found, made.holds.keys().copied().collect::<Vec<_>>());
+    for ((_, chunk, block), held) in map.leaves {
+        let (version, fill) = made.holds[&(chunk, block)];
+        assert_eq!((held.version, held.kind), (version, 2));
+        assert_eq!(slice.drive.block(slice.at + held.block), [fill.unwrap(); 4096]);
+    }
 }
 
 #[test]

@@ -184,7 +184,10 @@ fn random_operations_do_what_the_model_does() {
     for seed in first..first + seeds {
         println!("seed {seed}");
         let mut walk = Walk {
-            bench: Bench::new(SIZE, MEMORY),
+            bench: match seed % 2 {
+                0 => Bench::new(SIZE, MEMORY),
+                _ => Bench::new(SIZE, MEMORY).spilling(),
+            },
             model: Model { layer: 1, ..Model::default() },
             rng: SmallRng::seed_from_u64(seed),
         };

@@ -66,8 +66,7 @@ impl DriveFormat for SarsenFormat {
             (superblock.identity, superblock.slices[usize::from(index)])
         };
         let disk = ring.disk(file.clone(), 0, whole_blocks(file));
-        let options =
-            Options { pool: pool.clone(), drive: drive::slice_identity(identity, index), open, memory };
+        let options = Options::new(pool.clone(), drive::slice_identity(identity, index), open, memory);
         let (store, opened) =
             Store::open(disk, region, options).map_err(|why| format!("slice {index}: {why}"))?;
         if opened.replayed + opened.damaged + opened.ailing > 0 {

@@ -4,6 +4,7 @@ use sarsen_buffer::{Pool, block_checksum};
 use sarsen_store::drive::{FormatParams, format, slice_identity};
 use sarsen_store::events::{Event, ReadError, ReadSpec, Which};
 use sarsen_store::memory::{Image, MemDisk};
+use sarsen_store::store::SPILL_FROM;
 use sarsen_store::{Opened, Options, SliceRegion, Store, Token};
 use sarsen_types::record::{Body, Content, Entry, Recover, Write};
 use sarsen_types::*;
@@ -29,6 +30,7 @@ pub struct Bench {
     size: u64,
     memory: usize,
     is_durable: bool,
+    spill_from: usize,
     open: u128,
     next: u64,
     /// The epoch of what is written.
@@ -45,7 +47,18 @@ impl Bench {
     pub fn with(size: u64, memory: usize, is_durable: bool) -> Bench {
         let mut disk = MemDisk::new(size);
         let region = format(&mut disk, FormatParams { identity: DRIVE, slices: 1 }).unwrap().slices[0];
-        Bench::over(disk.image().clone(), region, size, memory, is_durable, 1)
+        Bench::over(disk.image().clone(), region, size, memory, is_durable, SPILL_FROM, 1)
+    }
+
+    /// The same, started again, that writes runs wherever it can (S13).
+    pub fn spilling(self) -> Bench {
+        self.spilling_from(1)
+    }
+
+    /// The same, started again, that writes runs in place of so many leaves.
+    pub fn spilling_from(self, leaves: usize) -> Bench {
+        let again = Bench { spill_from: leaves, ..self };
+        again.restarted(again.image())
     }
 
     fn over(
@@ -54,13 +67,14 @@ impl Bench {
         size: u64,
         memory: usize,
         is_durable: bool,
+        spill_from: usize,
         open: u128,
     ) -> Bench {
         let pool = Pool::new();
         let mut disk = MemDisk::from_image(size, image);
         disk.is_durable = is_durable;
-        let options =
-            Options { pool: pool.clone(), drive: slice_identity(DRIVE, 0), open: OpenId(open), memory };
+        let usual = Options::new(pool.clone(), slice_identity(DRIVE, 0), OpenId(open), memory);
+        let options = Options { spill_from, ..usual };
         let (store, opened) = Store::open(disk, region, options).unwrap();
         let (noticed, persisted, refused) = (vec![], vec![], vec![]);
         Bench {
@@ -72,6 +86,7 @@ impl Bench {
             size,
             memory,
             is_durable,
+            spill_from,
             open,
             next: 1,
             epoch: 1,
@@ -82,17 +97,16 @@ impl Bench {
 
     /// The same store after a crash that left this.
     pub fn restarted(&self, image: Image) -> Bench {
-        let again = Bench::over(image, self.region, self.size, self.memory, self.is_durable, self.open + 1);
+        let Bench { region, size, memory, is_durable, spill_from, open, .. } = *self;
+        let again = Bench::over(image, region, size, memory, is_durable, spill_from, open + 1);
         Bench { next: self.next, epoch: self.epoch, ..again }
     }
 
     /// A clean stop and start.
     pub fn restart(self) -> Bench {
-        let (region, size, memory, is_durable, open) =
-            (self.region, self.size, self.memory, self.is_durable, self.open);
-        let (next, epoch) = (self.next, self.epoch);
+        let Bench { region, size, memory, is_durable, spill_from, open, next, epoch, .. } = self;
         let image = self.store.close().image().clone();
-        Bench { next, epoch, ..Bench::over(image, region, size, memory, is_durable, open + 1) }
+        Bench { next, epoch, ..Bench::over(image, region, size, memory, is_durable, spill_from, open + 1) }
     }
 
     pub fn version(&self) -> Version {
