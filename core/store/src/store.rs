@@ -52,7 +52,14 @@ pub struct SpaceReport {
     pub used_blocks: u64,
     /// Blocks that clients may still fill; 0 is ENOSPC for them.
     pub client_blocks_free: u64,
+    /// Blocks that joining copies may still fill: they stop earlier, so that what is recovered leaves room for what is written.
+    pub join_blocks_free: u64,
 }
+
+/// Of a drive clients fill at most so much, in per cent (S16).
+const CLIENTS_PER_CENT: u64 = 95;
+/// And joining copies.
+const JOINS_PER_CENT: u64 = 92;
 
 /// An operation on the disk.
 #[derive(Debug)]
@@ -260,10 +267,15 @@ impl<D: Disk> Store<D> {
         let total = self.space.total();
         let free = self.space.free();
         let reserve = (total / 20).min((2 << 30) / BLOCK_SIZE as u64).max(total / 100);
+        let free_below = |per_cent: u64| {
+            let kept = total - total * per_cent / 100;
+            free.saturating_sub(kept.max(reserve + self.owed_blocks()))
+        };
         SpaceReport {
             total_blocks: total,
             used_blocks: total - free,
-            client_blocks_free: free.saturating_sub(reserve + self.owed_blocks()),
+            client_blocks_free: free_below(CLIENTS_PER_CENT),
+            join_blocks_free: free_below(JOINS_PER_CENT),
         }
     }
 
