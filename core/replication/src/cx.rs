@@ -40,6 +40,8 @@ pub struct Cx<P> {
     pub is_hung: bool,
     /// Our drive has no room for clients' data (S16).
     pub is_full: bool,
+    /// It has none for a copy that begins with nothing.
+    pub is_full_for_joins: bool,
     /// A group we lead changed its epoch or copies: the lists of heartbeats are to be made anew.
     pub led_changed: bool,
     /// Something waits for time to pass: wake up soon.

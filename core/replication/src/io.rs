@@ -95,6 +95,8 @@ pub enum Input<P> {
         is_hung: bool,
         /// No more room for clients' data.
         is_full: bool,
+        /// No more room for copies that begin with nothing.
+        is_full_for_joins: bool,
     },
     /// Nothing but time went by.
     Expired,

@@ -65,6 +65,7 @@ impl<P: Clone> Machine<P> {
             counters: Counters::default(),
             is_hung: false,
             is_full: false,
+            is_full_for_joins: false,
             led_changed: false,
             is_waiting: false,
             kept_blocks: 0,
@@ -144,7 +145,10 @@ impl<P: Clone> Machine<P> {
                     });
                 }
             }
-            Input::Drive { is_hung, is_full } => (self.cx.is_hung, self.cx.is_full) = (is_hung, is_full),
+            Input::Drive { is_hung, is_full, is_full_for_joins } => {
+                (self.cx.is_hung, self.cx.is_full) = (is_hung, is_full);
+                self.cx.is_full_for_joins = is_full_for_joins;
+            }
             Input::Expired => {}
         }
         self.look_again();

@@ -136,6 +136,12 @@ impl<P: Clone> Group<P> {
                 let token = cx.wait(Wait::PeerEntries { group: self.id, epoch, to: from, object, sending });
                 cx.out.push(Output::ListEntries { token, group: self.id, object, visible_only: false });
             }
+            // S16: what is recovered must leave room for what is written. A copy that comes back needs little, and may.
+            GroupBody::Recover { .. }
+                if payload.is_some() && cx.is_full_for_joins && self.ledger.floor == Version::ZERO =>
+            {
+                cx.send(from, self.id, epoch, Version::ZERO, GroupBody::JoinFailed, None);
+            }
             GroupBody::Recover { recover, sending, is_last } if from == self.state.primary => {
                 let object = recover.object;
                 self.joins_since(recover.since);

@@ -408,3 +408,23 @@ fn a_joiner_that_had_no_space_for_a_block_is_not_promoted_by_what_it_acknowledge
     assert!(!c.state.is_in_sync(slice(2)));
     c.settle();
 }
+
+/// S16: what is recovered must leave room for what is written, so a drive that is nearly full takes no copy that begins with
+/// nothing; one that comes back with its data joins as ever.
+#[test]
+fn a_drive_that_is_nearly_full_takes_no_new_copy_but_lets_an_old_one_back() {
+    for is_new in [false, true] {
+        let mut c = with_one_away();
+        c.start(2);
+        c.fill_for_joins(2);
+        match is_new {
+            true => c.assign_anew(2),
+            false => c.join(2),
+        }
+        c.run(2 * SECOND);
+        assert_eq!(c.state.is_in_sync(slice(2)), !is_new);
+        assert!(c.state.join_of(slice(2)).is_none(), "it does not go on for ever");
+        c.write_till_done(50, 3, 2, 50);
+        c.settle();
+    }
+}

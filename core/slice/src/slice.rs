@@ -26,7 +26,7 @@ pub struct Slice<D: Disk> {
     todo: Vec<machine::Output<Buf>>,
     events: Vec<Event>,
     is_ended: bool,
-    drive: (bool, bool),
+    drive: (bool, bool, bool),
 }
 
 impl<D: Disk> Slice<D> {
@@ -46,7 +46,7 @@ impl<D: Disk> Slice<D> {
             todo: Vec::new(),
             events: Vec::new(),
             is_ended: false,
-            drive: (false, false),
+            drive: (false, false, false),
         }
     }
 
@@ -156,10 +156,11 @@ impl<D: Disk> Slice<D> {
     /// R9, S16: tells the machine when the drive hangs or fills, and when no more.
     fn watch_drive(&mut self, now: Instant, out: &mut Vec<Output>) {
         let is_hung = self.store.oldest_request().is_some_and(|at| now.since(at) >= PREPARE_TIMEOUT);
-        let is_full = self.store.space().client_blocks_free == 0;
-        if self.drive != (is_hung, is_full) {
-            self.drive = (is_hung, is_full);
-            self.feed(now, machine::Input::Drive { is_hung, is_full }, out);
+        let space = self.store.space();
+        let (is_full, is_full_for_joins) = (space.client_blocks_free == 0, space.join_blocks_free == 0);
+        if self.drive != (is_hung, is_full, is_full_for_joins) {
+            self.drive = (is_hung, is_full, is_full_for_joins);
+            self.feed(now, machine::Input::Drive { is_hung, is_full, is_full_for_joins }, out);
         }
     }
 

@@ -263,3 +263,56 @@ fn dropped_layers_and_copies_give_back_what_runs_name() {
     assert_eq!((bench.read(ObjectId::new(1, 3), 3), bench.read(ObjectId::new(1, 4), 36)), (Ok(7), Ok(0)));
     bench.audit();
 }
+
+/// More objects come to a table page than it has lines, while runs lie over it and a leaf under them is bad: it is split in
+/// several batches, each of which meets only its own new entries, and the runs once.
+#[test]
+fn a_table_page_with_runs_is_split() {
+    for is_rotten in [false, true] {
+        let mut bench = bench();
+        for chunk in 1..=30 {
+            bench.write(object(3 * chunk), BlockRange::new(1000, 4), 200);
+        }
+        bench.checkpoint();
+        let leaves = pages(&bench, 2);
+        for chunk in 1..=30 {
+            bench.write(object(3 * chunk), one(1000 + chunk as u16 % 4), 99);
+            bench.write(object(3 * chunk), one(5), 88);
+        }
+        bench.checkpoint();
+        assert!(!pages(&bench, 10).is_empty());
+        let mut bench = bench.restart();
+        if is_rotten {
+            leaves.iter().skip(10).step_by(5).for_each(|b| bench.store.disk_mut().image_mut().rot(*b, 999));
+        }
+        // new objects between and behind the old ones, and new entries of those, some over what is in a run
+        for chunk in 1..=130u32 {
+            bench.write(object(chunk), one(5 + (chunk % 7) as u16), 11);
+        }
+        bench.settle();
+        let mut refused = 0;
+        for turn in 0..3 {
+            for chunk in 1..=130u32 {
+                assert_eq!(bench.read(object(chunk), 5 + (chunk % 7) as u16), Ok(11), "{turn} {chunk}");
+                if !chunk.is_multiple_of(3) || chunk > 90 {
+                    continue;
+                }
+                assert_eq!(bench.read(object(chunk), 1000 + (chunk / 3) as u16 % 4), Ok(99));
+                if !chunk.is_multiple_of(7) {
+                    assert_eq!(bench.read(object(chunk), 5), Ok(88));
+                }
+                match bench.read(object(chunk), 1000 + (chunk / 3 + 1) as u16 % 4) {
+                    Err(ReadError::Unreadable(_)) if is_rotten => refused += 1,
+                    other => assert_eq!(other, Ok(200)),
+                }
+            }
+            bench.checkpoint();
+            bench.audit();
+            if turn == 1 {
+                bench = bench.restart();
+                bench.audit();
+            }
+        }
+        assert_eq!(refused > 0, is_rotten);
+    }
+}

@@ -241,7 +241,12 @@ impl Cluster {
     /// A node's drive takes everything and completes nothing, while its thread lives.
     pub fn hang(&mut self, node: usize, is_hung: bool) {
         self.store(node).is_slow = is_hung;
-        self.input(node, Input::Drive { is_hung, is_full: false });
+        self.input(node, Input::Drive { is_hung, is_full: false, is_full_for_joins: false });
+    }
+
+    /// A node's drive has no room for a copy that begins with nothing (S16).
+    pub fn fill_for_joins(&mut self, node: usize) {
+        self.input(node, Input::Drive { is_hung: false, is_full: false, is_full_for_joins: true });
     }
 
     /// The group as a node knows it.
