@@ -12,8 +12,8 @@ use sarsen_store::drive::{FormatParams, begin_open, format, inspect, read, slice
 use sarsen_store::events::Event;
 use sarsen_store::group::{Group, Left};
 use sarsen_store::memory::{Image, MemDisk};
-use sarsen_store::page::{PageKind, seal, unseal};
-use sarsen_store::{OpenError, Options, Store, Token, journal, leaf, table};
+use sarsen_store::page::{PageKind, Twin, seal, unseal};
+use sarsen_store::{OpenError, Options, Store, Token, journal, leaf, run, table};
 use sarsen_types::record::{Body, Content, Entry, Recover, Table, Write};
 use sarsen_types::*;
 use smallvec::smallvec;
@@ -194,7 +194,19 @@ fn samples() -> Vec<Vec<u8>> {
     let lines: Vec<_> = (0..40).map(line).collect();
     let slot = |n: u64| table::Slot { first: object(n), lines: 3, ..Default::default() };
     let slots: Vec<_> = (0..table::SLOTS_MAX as u64).map(slot).collect();
+    let mut in_run = run::Entries::new();
+    for n in 0..150u64 {
+        let mut stack = sarsen_store::stack::Stack::default();
+        stack.write(held(2000 + n));
+        if n % 3 == 0 {
+            stack.recover(held(1), Version(2));
+        }
+        in_run.insert((object(n / 10), (n % 10 * 7) as u16), stack);
+    }
+    let runs = run::Run::of(in_run.keys(), Twin { at: [8, 9], sum: 3 });
     let pages = [
+        (PageKind::Run, run::pack(&in_run).remove(0).0),
+        (PageKind::Runs, run::put_list(&[runs.clone(), runs])),
         (PageKind::Dense, entries.dense(0)),
         (PageKind::Sparse, entries.sparse().unwrap()),
         (PageKind::Table, table::put_lines(&lines)),
@@ -217,7 +229,7 @@ fn reseal(bytes: &mut [u8]) {
 
 // ---- decoders by themselves ----
 
-const KINDS: [PageKind; 9] = [
+const KINDS: [PageKind; 11] = [
     PageKind::Dense,
     PageKind::Sparse,
     PageKind::Table,
@@ -227,6 +239,8 @@ const KINDS: [PageKind; 9] = [
     PageKind::Super,
     PageKind::Index,
     PageKind::Bitmap,
+    PageKind::Run,
+    PageKind::Runs,
 ];
 
 /// Gives bytes to every decoder; counts those that gave a value.
@@ -267,6 +281,17 @@ fn payload(bytes: &[u8]) -> usize {
         assert!(lines.len() * 100 <= bytes.len());
     }
     table::find_line(bytes, object(3));
+    if let Ok(entries) = run::entries(bytes) {
+        values += 1;
+        for ((id, block), stack) in &entries {
+            assert_eq!(run::find(bytes, *id, *block).as_ref(), Some(stack));
+        }
+    }
+    run::find(bytes, object(3), 7);
+    if let Ok(runs) = run::list(bytes) {
+        values += 1;
+        assert!(run::may_have(bytes, object(3), 7).len() <= runs.len());
+    }
     let mut r = Reader::new(bytes);
     if let Ok((record, places)) = get_record(&mut r) {
         values += 1;
