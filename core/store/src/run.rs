@@ -189,11 +189,15 @@ pub fn entries(payload: &[u8]) -> Result<Entries, Malformed> {
     let mut r = Reader::new(payload);
     let mut found = Entries::new();
     for _ in 0..r.count(OBJECT)? {
-        let id = get_object(&mut r)?;
-        for _ in 0..r.get_u16()? {
+        let (id, blocks) = (get_object(&mut r)?, r.get_u16()?);
+        let is_behind = found.last_key_value().is_none_or(|l: (&(ObjectId, u16), _)| l.0.0 < id);
+        if blocks == 0 || !is_behind {
+            return r.fail("objects, ascending, of which something is said");
+        }
+        for _ in 0..blocks {
             let (block, stack) = get_stack(&mut r)?;
-            if found.last_key_value().is_some_and(|l| *l.0 >= (id, block)) {
-                return r.fail("objects and blocks, ascending");
+            if found.last_key_value().is_some_and(|l| *l.0 >= (id, block)) || stack.is_empty() {
+                return r.fail("blocks, ascending, of which something is said");
             }
             found.insert((id, block), stack);
         }
