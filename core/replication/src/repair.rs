@@ -50,6 +50,8 @@ struct Restore {
     family: FamilyId,
     from: SliceId,
     left: SmallVec<[SliceId; 4]>,
+    /// Copies that cannot read it either: it is lost only when all of them said so.
+    without: SmallVec<[SliceId; 2]>,
     /// Runs still to be fetched, last first.
     todo: Vec<(BlockRange, Entry)>,
     /// Something was left out that is not committed yet.
@@ -227,6 +229,12 @@ impl<P: Clone> Group<P> {
             self.ask_repair(cx, token);
         }
         for token in objects {
+            // as above, and the copies may be others now: a promotion in mid-restore was told as a loss (simulator, seed 232)
+            let left = self.others_in_sync(cx.me).into_iter().filter(|s| cx.peers.is_up(*s)).collect();
+            let Role::Primary(primary) = &mut self.role else { return };
+            if let Some(restore) = primary.repairs.objects.get_mut(&token) {
+                (restore.left, restore.without) = (left, SmallVec::new());
+            }
             self.ask_restore(cx, token);
         }
     }
@@ -253,7 +261,17 @@ impl<P: Clone> Group<P> {
         let touched = Version::ZERO;
         repairs.objects.insert(
             token,
-            Restore { object, family, from: cx.me, left, todo: Vec::new(), is_part: false, touched, readers },
+            Restore {
+                object,
+                family,
+                from: cx.me,
+                left,
+                without: SmallVec::new(),
+                todo: Vec::new(),
+                is_part: false,
+                touched,
+                readers,
+            },
         );
         self.ask_restore(cx, token);
     }
@@ -264,7 +282,8 @@ impl<P: Clone> Group<P> {
         let object = restore.object;
         let Some(to) = restore.left.pop() else {
             let restore = primary.repairs.objects.remove(&token).expect("it was just there");
-            let is_lost = self.reaches_all(cx);
+            let all_said_so = self.others_in_sync(cx.me).iter().all(|s| restore.without.contains(s));
+            let is_lost = all_said_so && self.reaches_all(cx);
             cx.counters.unrepairable += u64::from(is_lost);
             for reader in restore.readers {
                 self.reader_failed(cx, reader, is_lost);
@@ -293,6 +312,7 @@ impl<P: Clone> Group<P> {
             return true;
         }
         if runs.is_empty() || *runs == [UNREADABLE] {
+            restore.without.push(from);
             self.ask_restore(cx, token);
             return true;
         }
@@ -338,10 +358,9 @@ impl<P: Clone> Group<P> {
                 restore.todo.push((range, entry)); // until it has come
                 self.send(cx, to, GroupBody::FetchQ { token, object, range, version }, None);
             }
-            // a damaged entry there helps nobody: what it hides stays unreadable here and is asked elsewhere
-            Entry::Damaged(..) => self.fetch_run(cx, token),
-            empty => {
-                let body = recover(restore, epoch, range, |_| empty);
+            // what is damaged there is damaged here too from now on: a block by itself, which the next copy may have
+            given => {
+                let body = recover(restore, epoch, range, |_| given);
                 cx.persist(self.id, epoch, body, None, Wait::Repaired { group: self.id, token });
             }
         }

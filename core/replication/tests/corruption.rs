@@ -157,3 +157,55 @@ fn a_joiner_whose_page_is_lost_is_given_the_object_whole() {
     assert!(!c.store(2).has_lost_page(GROUP, OBJECT));
     c.settle();
 }
+
+#[test]
+fn an_epoch_that_begins_in_mid_restore_is_no_loss() {
+    // simulator, seed 232: a copy was promoted while an object was fetched from the only other one, and the client was told
+    // that its data were intact nowhere
+    let mut c = Cluster::new(2, 1);
+    c.run(3 * SECOND);
+    c.write_till_done(1, 0, 4, 1);
+    c.run(SECOND);
+    c.lose_page(0, 0);
+    c.stalled.insert((1, 0));
+    c.read(0, 11, 2);
+    c.step(); // the other copy is asked, and its answer is on its way
+    c.change(|_| {});
+    c.run(TENTH);
+    assert!(!matches!(c.reply(11), Some(ClientResult::Corrupt { .. })), "{:?}", c.reply(11));
+    c.stalled.clear();
+    c.run(SECOND);
+    assert_eq!([c.value(12, 2), c.value(13, 0)], [1, 1]);
+    assert_eq!(c.count(|n| n.unrepairable), 0);
+    c.settle();
+}
+
+#[test]
+fn what_is_damaged_on_the_only_other_copy_is_asked_of_the_third() {
+    let mut c = Cluster::new(3, 2);
+    c.run(3 * SECOND);
+    c.write_till_done(1, 0, 4, 1);
+    c.run(SECOND);
+    c.lose_page(0, 0);
+    for other in [1, 2] {
+        c.rot(other, 1 + other as u16); // different blocks: each is whole on one copy
+    }
+    assert_eq!([0, 1, 2, 3].map(|b| c.value(20 + u64::from(b), b)), [1; 4]);
+    assert_eq!(c.count(|n| n.unrepairable), 0);
+}
+
+#[test]
+#[should_panic(expected = "block 2 of group 7 is intact on no copy")]
+fn what_is_whole_nowhere_is_told_and_not_asked_for_ever() {
+    let mut c = Cluster::new(2, 1);
+    c.run(3 * SECOND);
+    c.write_till_done(1, 0, 4, 1);
+    c.run(SECOND);
+    c.lose_page(0, 0);
+    c.rot(1, 2);
+    assert_eq!([c.value(12, 3), c.value(13, 1)], [1, 1], "the others are there");
+    c.write_till_done(14, 0, 1, 5);
+    assert_eq!(c.value(15, 0), 5);
+    c.read(0, 11, 2);
+    c.run(SECOND);
+}

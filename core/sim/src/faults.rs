@@ -95,7 +95,11 @@ impl Fault {
 /// Draws a fault that may happen as things are.
 pub fn draw(cluster: &mut Cluster, may_stop_clocks: bool, may_rot: bool) -> Fault {
     loop {
-        let fault = ALL[cluster.rng.random_range(0..ALL.len())];
+        // what a drive loses unseen takes the most luck to matter: it is drawn more often
+        let fault = match cluster.rng.random_bool(0.1) {
+            true => Fault::Rot,
+            false => ALL[cluster.rng.random_range(0..ALL.len())],
+        };
         let may = match fault {
             // no guest clock sees it: only where reads wait for rounds (R4)
             Fault::ClockStop => may_stop_clocks,

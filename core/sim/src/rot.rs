@@ -14,11 +14,15 @@ use std::collections::BTreeSet;
 /// Blocks that rot at once.
 const BLOCKS_MAX: usize = 8;
 /// Pages that rot at once: each lies in two places, and mostly one of them stays.
-const PAGES_MAX: usize = 2;
-/// Journal blocks that rot at once.
-const JOURNAL_MAX: usize = 2;
+const PAGES_MAX: usize = 4;
+/// Leaves that rot at once: most of those that were ever written are named no more.
+const LEAVES_MAX: usize = 16;
+/// Journal blocks that rot at once: the youngest, so that none is left that knew them to be durable.
+const JOURNAL_MAX: usize = 12;
 /// The mark of a map page, at its ninth byte.
 const PAGE_MARK: &[u8] = b"SMP1";
+/// Kinds of leaves, at its fifteenth byte.
+const LEAF_KINDS: [u8; 2] = [1, 2];
 /// The mark of a journal block, at its ninth byte.
 const JOURNAL_MARK: &[u8] = b"SJB1";
 /// Where a journal block says its place in the order.
@@ -29,6 +33,8 @@ const JOURNAL_SEQUENCE: std::ops::Range<usize> = 48..56;
 enum Part {
     /// Blocks that clients would read.
     Data,
+    /// Leaves of the map, which lie in one place each.
+    Leaves,
     /// Pages of the map, of roots, of superblocks.
     Pages,
     /// The youngest journal blocks.
@@ -40,8 +46,9 @@ enum Part {
 /// Bits of a node's drive flip: under the running node, or while it is down; then it comes back.
 pub fn rot(cluster: &mut Cluster, node: usize) {
     let part = match cluster.rng.random_range(0..100) {
-        0..40 => Part::Data,
-        40..60 => Part::Pages,
+        0..35 => Part::Data,
+        35..50 => Part::Leaves,
+        50..60 => Part::Pages,
         60..90 => Part::Journal,
         _ => Part::Any,
     };
@@ -49,22 +56,32 @@ pub fn rot(cluster: &mut Cluster, node: usize) {
     // rot of pages and of the journal shows when the drive is opened
     if part != Part::Data || cluster.rng.random_bool(0.3) {
         cluster.end(node, End::Kill);
-        let soon = sarsen_types::Duration::from_millis(cluster.rng.random_range(20..3000));
+        // back within GRACE it is in sync still, and a takeover meets what it lost before anything else compares
+        let is_quick = part == Part::Journal && cluster.rng.random_bool(0.7);
+        let most = if is_quick { 300 } else { 3000 };
+        let soon = sarsen_types::Duration::from_millis(cluster.rng.random_range(20..most));
         cluster.nodes[node].returns_at = Some(cluster.now + soon);
+        if is_quick {
+            hand_over_all(cluster);
+        }
     }
     let families: Vec<FamilyId> = cluster.meta.state.volumes.values().map(|v| v.family).collect();
     let Some(image) = cluster.nodes[node].image_mut() else { return };
     let mut blocks = places(image, part, &live, &families);
     let count = match part {
-        Part::Journal => JOURNAL_MAX,
+        Part::Journal => cluster.rng.random_range(2..=JOURNAL_MAX),
         Part::Pages => PAGES_MAX,
+        Part::Leaves => LEAVES_MAX,
         _ => BLOCKS_MAX,
     };
     if part != Part::Journal {
         blocks = blocks.choose_multiple(&mut cluster.rng, count).copied().collect();
     }
     blocks.truncate(count);
-    let bits: Vec<u32> = blocks.iter().map(|_| cluster.rng.random_range(0..BLOCK_SIZE as u32 * 8)).collect();
+    // a journal block whose mark is legible still says what was durable: without, nothing shows that there were more (S8)
+    let is_in_mark = part == Part::Journal && cluster.rng.random_bool(0.7);
+    let end = if is_in_mark { JOURNAL_SEQUENCE.start } else { BLOCK_SIZE } as u32 * 8;
+    let bits: Vec<u32> = blocks.iter().map(|_| cluster.rng.random_range(64..end)).collect();
     cluster.say(|| format!("rot of node {node}: {part:?} {blocks:?}"));
     let image = cluster.nodes[node].image_mut().expect("it was just there");
     for (block, bit) in blocks.iter().zip(bits) {
@@ -74,10 +91,20 @@ pub fn rot(cluster: &mut Cluster, node: usize) {
     cluster.damaged = Some(node);
     cluster.count(match part {
         Part::Data => "rot of data",
+        Part::Leaves => "rot of leaves",
         Part::Pages => "rot of map pages, roots, superblocks",
         Part::Journal => "rot of the journal's end",
         Part::Any => "rot of anything",
     });
+}
+
+/// Each group is led by any of its copies.
+fn hand_over_all(cluster: &mut Cluster) {
+    let groups: Vec<_> = cluster.meta.state.groups.values().cloned().collect();
+    for g in groups {
+        let to = g.in_sync[cluster.rng.random_range(0..g.in_sync.len())];
+        cluster.lead(g.group, to);
+    }
 }
 
 /// Checksums of what a node's copies hold.
@@ -99,6 +126,10 @@ fn places(image: &Image, part: Part, live: &BTreeSet<u64>, families: &[FamilyId]
     match part {
         Part::Any => image.blocks().collect(),
         Part::Pages => marked(PAGE_MARK),
+        Part::Leaves => {
+            let is_leaf = |b: &u64| image.block(*b).is_some_and(|bytes| LEAF_KINDS.contains(&bytes[14]));
+            marked(PAGE_MARK).into_iter().filter(is_leaf).collect()
+        }
         Part::Journal => {
             let mut blocks = marked(JOURNAL_MARK);
             let sequence = |b: &u64| {

@@ -228,7 +228,9 @@ pub fn each_entry(record: &Record, places: &[u64], mut each: impl FnMut(u16, Hel
         Body::Recover(r) => {
             for (block, entry) in r.range().blocks().zip(&r.entries) {
                 let held = match *entry {
-                    Entry::Absent | Entry::Damaged(..) => Held::ABSENT,
+                    Entry::Absent => Held::ABSENT,
+                    // damaged where it came from: nowhere here, and its group may have it elsewhere
+                    Entry::Damaged(version, checksum) => Held { version, place: Place::LOST, checksum },
                     Entry::Zero(version) => zero(version),
                     Entry::Data(version, checksum) => Held { version, place: next(), checksum },
                 };

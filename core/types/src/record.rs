@@ -157,7 +157,7 @@ pub struct Recover {
     pub since: Epoch,
     /// The first block; the entries are of the blocks from there, at most a piece. Payload: the data entries' blocks, in order.
     pub first: u16,
-    /// One a block; never `Damaged`.
+    /// One a block; `Damaged` only where a copy restores an object from one that has it damaged (R26).
     pub entries: Vec<Entry>,
     /// The primary's `touched` of the object (R18).
     pub touched: Version,
