@@ -94,7 +94,7 @@ impl<P: Clone> Group<P> {
         sending: u32,
         runs: Vec<(u16, Entry)>,
     ) {
-        if self.restore_versions(cx, from, object, &runs) {
+        if self.restore_versions(cx, from, sending, &runs) {
             return;
         }
         let Some(s) = self.sending(from, object, sending) else { return };

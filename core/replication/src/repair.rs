@@ -60,12 +60,35 @@ struct Restore {
     readers: SmallVec<[Reader; 2]>,
 }
 
+/// Marks what a restore asks for among what joins ask for.
+const SENDING_OF_RESTORES: u32 = 1 << 31;
+
+fn sending_of(token: u64) -> u32 {
+    SENDING_OF_RESTORES | token as u32
+}
+
 /// Repairs under way, by token.
 #[derive(Debug, Default)]
 pub struct Repairs {
     blocks: BTreeMap<u64, Repair>,
+    /// Each by what it waits for now: a listing, some blocks, or a record to be durable.
     objects: BTreeMap<u64, Restore>,
     next: u64,
+}
+
+impl Repairs {
+    fn token(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    /// A restore waits for something else from now on, and what it waited for does not concern it when it comes. Blocks that
+    /// were asked for twice, and came for the run before, were installed as those of the next (simulator, seed 1853).
+    fn step(&mut self, token: u64) -> Option<(u64, &mut Restore)> {
+        let restore = self.objects.remove(&token)?;
+        let next = self.token();
+        Some((next, self.objects.entry(next).or_insert(restore)))
+    }
 }
 
 impl<P: Clone> Group<P> {
@@ -120,8 +143,7 @@ impl<P: Clone> Group<P> {
             same.readers.extend(reader);
             return;
         }
-        let token = repairs.next;
-        repairs.next += 1;
+        let token = repairs.token();
         let readers = reader.into_iter().collect();
         let repair = Repair { object, family, block, version, checksum, left, asked: cx.me, readers };
         repairs.blocks.insert(token, repair);
@@ -137,10 +159,11 @@ impl<P: Clone> Group<P> {
             if is_lost {
                 cx.counters.unrepairable += 1;
                 let what = alloc::format!(
-                    "{:?} block {} of {:?} is intact on no copy",
+                    "{:?} block {} of {:?} at {:?} is intact on no copy",
                     repair.object,
                     repair.block,
-                    self.id
+                    self.id,
+                    repair.version
                 );
                 cx.out.push(crate::io::Output::Report(what));
             }
@@ -255,8 +278,7 @@ impl<P: Clone> Group<P> {
             same.readers.extend(reader);
             return;
         }
-        let token = repairs.next;
-        repairs.next += 1;
+        let token = repairs.token();
         let readers = reader.into_iter().collect();
         let touched = Version::ZERO;
         repairs.objects.insert(
@@ -278,7 +300,7 @@ impl<P: Clone> Group<P> {
 
     fn ask_restore(&mut self, cx: &mut Cx<P>, token: u64) {
         let Role::Primary(primary) = &mut self.role else { return };
-        let Some(restore) = primary.repairs.objects.get_mut(&token) else { return };
+        let Some((token, restore)) = primary.repairs.step(token) else { return };
         let object = restore.object;
         let Some(to) = restore.left.pop() else {
             let restore = primary.repairs.objects.remove(&token).expect("it was just there");
@@ -293,7 +315,7 @@ impl<P: Clone> Group<P> {
         restore.from = to;
         restore.todo.clear();
         restore.is_part = false;
-        self.send(cx, to, GroupBody::VersionsQ { object, sending: token as u32 }, None);
+        self.send(cx, to, GroupBody::VersionsQ { object, sending: sending_of(token) }, None);
     }
 
     /// The other copy's entries; `false` when they are not for a restore.
@@ -301,16 +323,15 @@ impl<P: Clone> Group<P> {
         &mut self,
         cx: &mut Cx<P>,
         from: SliceId,
-        object: ObjectId,
+        sending: u32,
         runs: &[(u16, Entry)],
     ) -> bool {
         let floor = self.ledger.floor;
         let Role::Primary(primary) = &mut self.role else { return false };
-        let found = primary.repairs.objects.iter_mut().find(|r| r.1.object == object && r.1.from == from);
-        let Some((&token, restore)) = found else { return false };
-        if !restore.todo.is_empty() {
-            return true;
-        }
+        let is_it = |r: &(&u64, &mut Restore)| sending_of(*r.0) == sending && r.1.from == from;
+        let Some((&token, restore)) = primary.repairs.objects.iter_mut().find(is_it) else {
+            return sending & SENDING_OF_RESTORES != 0; // of one that is over, or that asked again since
+        };
         if runs.is_empty() || *runs == [UNREADABLE] {
             restore.without.push(from);
             self.ask_restore(cx, token);
@@ -340,7 +361,7 @@ impl<P: Clone> Group<P> {
     fn fetch_run(&mut self, cx: &mut Cx<P>, token: u64) {
         let epoch = self.seen;
         let Role::Primary(primary) = &mut self.role else { return };
-        let Some(restore) = primary.repairs.objects.get_mut(&token) else { return };
+        let Some((token, restore)) = primary.repairs.step(token) else { return };
         let Some((range, entry)) = restore.todo.pop() else {
             let restore = primary.repairs.objects.remove(&token).expect("it was just there");
             cx.counters.objects_restored += u64::from(!restore.is_part);
@@ -369,7 +390,7 @@ impl<P: Clone> Group<P> {
     fn restore_fetched(&mut self, cx: &mut Cx<P>, token: u64, checksums: &[Checksum], payload: Option<P>) {
         let epoch = self.seen;
         let Role::Primary(primary) = &mut self.role else { return };
-        let Some(restore) = primary.repairs.objects.get_mut(&token) else { return };
+        let Some((token, restore)) = primary.repairs.step(token) else { return };
         let Some(&(range, entry)) = restore.todo.last() else { return };
         match payload {
             Some(payload) if checksums.len() == range.count as usize => {

@@ -8,7 +8,7 @@ use sarsen_buffer::joined;
 use sarsen_client::{Answer, Client, Config, Error, Input, Op, Output, Token};
 use sarsen_slice::ConnId;
 use sarsen_types::*;
-use sarsen_wire::client::Greeting;
+use sarsen_wire::client::{ClientOp, Greeting};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -29,6 +29,8 @@ pub struct Driver {
     client: Client,
     greeting: Greeting,
     conns: BTreeMap<SliceId, ConnId>,
+    /// Connections whose greeting is not answered, since when.
+    greets: BTreeMap<ConnId, Instant>,
     dials: Vec<Dial>,
     learns_at: Option<Instant>,
     wants: Option<Revision>,
@@ -45,6 +47,7 @@ impl Driver {
             client: Client::new(config, Arc::new(map)),
             greeting: Greeting { attachment, generation, session },
             conns: BTreeMap::new(),
+            greets: BTreeMap::new(),
             dials: Vec::new(),
             learns_at: None,
             wants: None,
@@ -55,6 +58,13 @@ impl Driver {
     /// Its connections, given up.
     pub fn conns(&mut self) -> Vec<ConnId> {
         std::mem::take(&mut self.conns).into_values().collect()
+    }
+
+    /// How long its oldest greeting waits. It shows no request that waits, and yet, when the other end of the connection comes
+    /// to lead a group, the requests of that group wait for it.
+    pub fn longest_greeting(&self, now: Instant) -> Duration {
+        let open = self.greets.iter().filter(|g| self.conns.values().any(|c| c == g.0));
+        open.map(|g| now.since(*g.1)).fold(Duration::ZERO, Duration::max)
     }
 
     fn step(&mut self, cluster: &mut Cluster, history: &mut History, work: &mut Work, input: Input) {
@@ -75,6 +85,9 @@ impl Driver {
                 }
                 Output::Send { slice, request, payload } => {
                     if let Some(conn) = self.conns.get(&slice) {
+                        if request.op == ClientOp::Greet {
+                            self.greets.insert(*conn, cluster.now);
+                        }
                         cluster.ask(*conn, request, payload);
                     }
                 }
@@ -159,6 +172,7 @@ impl Driver {
     ) {
         let Arrived { conn, slice, reply, payload, .. } = arrived;
         if self.conns.get(&slice) == Some(&conn) {
+            self.greets.remove(&conn); // nothing is asked before it is answered
             cluster.say(|| {
                 format!("client {} {} of {}: {:?}", work.index, reply.number, reply.group, reply.result)
             });

@@ -370,9 +370,13 @@ impl Client {
         open.fold(self.work.longest, Duration::max)
     }
 
-    /// How long its oldest request is under way.
+    /// How long its oldest request, or greeting, is under way.
     pub fn longest_open(&self, now: Instant) -> Duration {
-        self.work.open.values().map(|r| now.since(r.begun)).fold(Duration::ZERO, Duration::max)
+        let greeting = match &self.engine {
+            Engine::Driver(driver) => driver.longest_greeting(now),
+            Engine::Rough(_) => Duration::ZERO,
+        };
+        self.work.open.values().map(|r| now.since(r.begun)).fold(greeting, Duration::max)
     }
 
     /// What it waits for, in words.
