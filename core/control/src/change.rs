@@ -2,6 +2,7 @@
 use crate::command::Move;
 use crate::reconcile::JOIN_BACKOFF_MAX_MS;
 use crate::state::{Out, Retired, State};
+use alloc::format;
 use alloc::vec::Vec;
 use sarsen_types::{
     AttachmentId, Epoch, Generation, GroupChange, GroupId, GroupState, Joining, Member, NodeId, Proposal,
@@ -93,6 +94,12 @@ impl State {
                     s.joining.retain(|j| j.slice != who);
                 });
             }
+            GroupChange::Expel(who) => {
+                if !leads || !g.is_in_sync(who) || g.in_sync.len() < 2 {
+                    return false;
+                }
+                self.expel(p.group, who);
+            }
             GroupChange::Promote(who) => {
                 if !leads || g.join_of(who).is_none() {
                     return false;
@@ -107,6 +114,21 @@ impl State {
             }
         }
         true
+    }
+
+    /// A copy that lost what it acknowledged leaves wherever that counts (R11, R12); if it led, an in-sync copy that is up leads.
+    fn expel(&mut self, group: GroupId, who: SliceId) {
+        let g = &self.groups[&group];
+        let others = || g.in_sync.iter().copied().filter(|s| *s != who);
+        let heir = self.calmest(others().filter(|s| self.is_up(*s))).or(others().next());
+        self.change(group, |s, _| {
+            s.in_sync.retain(|c| *c != who);
+            s.complete.retain(|c| *c != who);
+            if let Some(heir) = heir.filter(|_| s.primary == who) {
+                s.primary = heir;
+            }
+        });
+        self.tell(format!("group {group}: the copy on {who} lacks what it acknowledged, and is made anew"));
     }
 
     /// A group's primary says that older generations can commit nothing more in it (R31).

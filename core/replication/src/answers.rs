@@ -14,7 +14,7 @@ impl<P: Clone> Group<P> {
             return;
         }
         match body {
-            GroupBody::TailA { floor } => self.floor_came(cx, from, floor),
+            GroupBody::TailA { floor, top } => self.floor_came(cx, from, floor, top),
             GroupBody::StopA => self.confirmed_stop(cx, from),
             GroupBody::TailPageA { after, blocks, is_last } => {
                 self.stacks_came(cx, from, after, blocks, is_last)
@@ -32,7 +32,7 @@ impl<P: Clone> Group<P> {
                     self.repair_fetched(cx, from, token, &checksums, payload);
                 }
             }
-            GroupBody::JoinA { since, floor } => self.join_told(cx, from, since, floor),
+            GroupBody::JoinA { since, floor, top } => self.join_told(cx, from, since, floor, top),
             GroupBody::TouchedA { objects, is_last, .. } => self.peer_touched(cx, from, &objects, is_last),
             GroupBody::VersionsA { object, sending, runs } => {
                 self.peer_versions(cx, from, object, sending, runs)

@@ -33,6 +33,8 @@ counters! {
     joins,
     /// Joins that began again (R17).
     joins_restarted,
+    /// Joins of copies that lack what we forgot, compared from the beginning.
+    joins_compared_whole,
     /// Objects recovered.
     objects_recovered,
     /// Blocks whose data travelled in a recovery.

@@ -102,6 +102,10 @@ impl<P: Clone> Group<P> {
         if let Role::Primary(primary) = &self.role {
             primary.refused.iter().for_each(|v| self.ledger.forget(*v)); // they count for nothing in another epoch
         }
+        if self.state.is_in_sync(cx.me) && self.state.is_whole() {
+            // R18: the store forgot up to here at most
+            self.ledger.forgets();
+        }
         let before = core::mem::replace(&mut self.state, state.clone());
         self.seen = state.epoch;
         self.told.clear();
@@ -117,11 +121,11 @@ impl<P: Clone> Group<P> {
         }
         if state.is_in_sync(cx.me) {
             // R15: before anything else in this epoch
-            self.raise_floor(cx, self.ledger.point);
+            self.raise_floor(cx, self.ledger.point.unwrap_or_default());
+            self.ledger.ends_join();
         }
-        let all = state.members.iter().all(|m| state.is_in_sync(m.slice));
         let may_vanish = state.is_in_sync(cx.me) && state.joining.is_empty();
-        cx.out.push(Output::Vanish { group: self.id, may_vanish, may_forget: all });
+        cx.out.push(Output::Vanish { group: self.id, may_vanish, may_forget: state.is_whole() });
         if state.primary == cx.me && cx.is_registered {
             // a takeover that counted something as committed begins again where nothing could be: it stays uncommitted (R12)
             let begins_again = |p: &Primary<P>| p.is_collecting() || p.is_veiled && !state.may_commit();

@@ -11,7 +11,7 @@ use crate::wait::Wait;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use sarsen_types::limits::{GRACE, JOIN_WINDOW_MAX, PAGE_ENTRIES_MAX, PREPARE_TIMEOUT};
-use sarsen_types::record::{Entry, Table};
+use sarsen_types::record::{Entry, Point, Table};
 use sarsen_types::{BlockRange, Epoch, GroupChange, GroupState, ObjectId, RequestNote, SliceId, Version};
 use sarsen_wire::peer::GroupBody;
 
@@ -206,7 +206,10 @@ impl<P: Clone> Group<P> {
     }
 
     /// The joiner told its durable floor: both sides list what they touched above it (R18).
-    pub fn join_told(&mut self, cx: &mut Cx<P>, from: SliceId, since: Epoch, floor: Version) {
+    pub fn join_told(&mut self, cx: &mut Cx<P>, from: SliceId, since: Epoch, floor: Version, top: Version) {
+        // R18: of what we forgot nothing shows that it was touched; one that held all of it has it, another is compared whole
+        let floor = if top < self.ledger.forgotten { Version::ZERO } else { floor };
+        cx.counters.joins_compared_whole += u64::from(floor == Version::ZERO && top > Version::ZERO);
         let Some(join) = self.join(from).filter(|j| j.since == since && j.stage == Stage::Asked) else {
             return;
         };
@@ -312,7 +315,8 @@ impl<P: Clone> Group<P> {
         loop {
             table.requests = pages.next().map(<[_]>::to_vec).unwrap_or_default();
             let is_last = pages.peek().is_none();
-            table.point = is_last.then_some(self.ledger.floor);
+            let point = Point { floor: self.ledger.floor, forgotten: self.ledger.forgotten };
+            table.point = is_last.then_some(point);
             let next = Table { since, ..Table::default() };
             let table = core::mem::replace(&mut table, next);
             self.send(cx, joiner, GroupBody::Table { table, sending, is_last }, None);

@@ -119,6 +119,8 @@ pub struct Primary<P> {
     pub fences: Vec<Fence>,
     /// While a takeover resolves: something is committed and not visible yet, so what reads would show is old.
     pub is_veiled: bool,
+    /// The highest version that our takeover found on all copies: the floor once it is over, until a write of ours is committed.
+    pub settled: Option<Version>,
     /// Ordered writes for which our own store had no space (R7), and when they were last tried.
     pub refused: Vec<Version>,
     pub(crate) refused_at: Instant,
@@ -161,6 +163,7 @@ impl<P> Primary<P> {
             began: now,
             fences: Vec::new(),
             is_veiled: false,
+            settled: None,
             refused: Vec::new(),
             refused_at: now,
         }
@@ -225,18 +228,22 @@ impl<P> Primary<P> {
         needed
     }
 
-    /// The floor: below every version that is not committed, void ones included.
+    /// The floor: below every version that is not committed, void ones included; and always the version of a write, one that
+    /// every in-sync copy took. So a copy that took nothing so high lost its journal's end (R12).
     pub(crate) fn floor(&self) -> Option<Version> {
         if !matches!(self.phase, Phase::Serve) {
             return None;
         }
-        let Some(first) = self.pending.front() else {
-            return Some(Version::new(self.epoch, self.sequence));
+        let floor = match self.pending.front() {
+            // what replaces others was ordered when the epoch began, before all that does not
+            Some(first) if !first.olds.is_empty() => return None,
+            Some(first) => first.write.version.before(),
+            None => Version::new(self.epoch, self.sequence),
         };
-        // what replaces others was ordered when the epoch began, before all that does not
-        let olds =
-            self.pending.iter().take_while(|p| !p.olds.is_empty()).flat_map(|p| p.olds.iter().copied());
-        Some(olds.fold(first.write.version, Version::min).before())
+        match floor.sequence() {
+            0 => self.settled,
+            _ => Some(floor),
+        }
     }
 }
 

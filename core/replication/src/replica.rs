@@ -212,6 +212,11 @@ impl<P: Clone> Group<P> {
             return;
         }
         let in_sync = self.state.is_in_sync(cx.me);
+        if !in_sync && !self.ledger.is_joining {
+            // the question that begins a join comes first; were it not so, `top` would rise with what is above a gap
+            self.apply(&Body::JoinBegan);
+            cx.persist(self.id, self.state.epoch, Body::JoinBegan, None, Wait::Nothing);
+        }
         let Role::Replica(replica) = &mut self.role else { return };
         let known = match in_sync && version <= self.ledger.floor {
             true => Known::Durable, // committed, so held here
@@ -271,12 +276,12 @@ impl<P: Clone> Group<P> {
         if epoch != self.seen {
             return;
         }
-        let floor = self.ledger.floor;
+        let (floor, top) = (self.ledger.floor, self.ledger.top);
         let (to, body) = match then {
             Then::Collect => return self.own_floor(cx, epoch),
-            Then::TailA(to) => (to, GroupBody::TailA { floor }),
+            Then::TailA(to) => (to, GroupBody::TailA { floor, top }),
             Then::StopA(to) => (to, GroupBody::StopA),
-            Then::JoinA(to, since) => (to, GroupBody::JoinA { since, floor }),
+            Then::JoinA(to, since) => (to, GroupBody::JoinA { since, floor, top }),
         };
         cx.send(to, self.id, epoch, Version::ZERO, body, None);
     }

@@ -17,6 +17,7 @@ use smallvec::SmallVec;
 struct Told {
     slice: SliceId,
     floor: Option<Version>,
+    top: Version,
     tail: Tail,
     stacks_whole: bool,
     notes_whole: bool,
@@ -55,6 +56,15 @@ pub(crate) enum Fetched<P> {
 }
 
 impl<P> Takeover<P> {
+    /// A copy that does not hold what it acknowledged: all in-sync copies hold what is at or below any floor, and its top is
+    /// below one. It was back before it was missed, and its journal had lost its end to rot. It cannot be compared by its tail,
+    /// for of what it lacks the zero entries may have vanished elsewhere, and an answered discard would be undone (simulator,
+    /// seed 1204; R23).
+    fn lacking(&self) -> Option<SliceId> {
+        let highest = self.copies.iter().filter_map(|c| c.floor).max()?;
+        self.copies.iter().find(|c| c.floor.is_some() && c.top < highest).map(|c| c.slice)
+    }
+
     /// What it waits for, in words.
     pub fn describe(&self) -> alloc::string::String {
         let copies: Vec<_> =
@@ -81,6 +91,7 @@ impl<P: Clone> Group<P> {
         let told = |&slice: &SliceId| Told {
             slice,
             floor: None,
+            top: Version::ZERO,
             tail: Tail::default(),
             stacks_whole: false,
             notes_whole: false,
@@ -183,21 +194,24 @@ impl<P: Clone> Group<P> {
 
     /// Our own promise is durable: our floor counts.
     pub fn own_floor(&mut self, cx: &mut Cx<P>, epoch: Epoch) {
-        let (me, floor) = (cx.me, self.ledger.floor);
+        let (me, floor, top) = (cx.me, self.ledger.floor, self.ledger.top);
         if epoch == self.state.epoch {
-            self.floor_came(cx, me, floor);
+            self.floor_came(cx, me, floor, top);
         }
     }
 
     /// A copy told its floor, and that it stopped as a primary.
-    pub fn floor_came(&mut self, cx: &mut Cx<P>, from: SliceId, floor: Version) {
+    pub fn floor_came(&mut self, cx: &mut Cx<P>, from: SliceId, floor: Version, top: Version) {
         if from != cx.me {
             self.confirmed_stop(cx, from);
         }
         let Role::Primary(primary) = &mut self.role else { return };
         let Phase::Collect(takeover) = &mut primary.phase else { return };
         let Some(told) = takeover.copies.iter_mut().find(|c| c.slice == from) else { return };
-        told.floor = Some(floor);
+        (told.floor, told.top) = (Some(floor), top);
+        if let Some(slice) = takeover.lacking() {
+            return self.propose(cx, GroupChange::Expel(slice));
+        }
         if !takeover.paging && takeover.copies.iter().all(|c| c.floor.is_some()) {
             takeover.paging = true;
             let slices: Vec<SliceId> = takeover.copies.iter().map(|c| c.slice).collect();
@@ -353,6 +367,7 @@ impl<P: Clone> Group<P> {
         // But where something lay below a floor, ours among them perhaps, the floor waits until that is written again: after
         // a crash before it was, a takeover from the raised floor would not look there.
         primary.is_veiled = !outcome.committed.is_empty() || outcome.corruptions > 0;
+        primary.settled = outcome.committed.last().copied();
         if outcome.corruptions == 0 {
             self.raise_floor(cx, floor);
         }
@@ -375,6 +390,7 @@ impl<P: Clone> Group<P> {
         let voided = core::mem::take(&mut takeover.voided);
         primary.phase = Phase::Resolve;
         self.begin_joins(cx);
+        self.ask_joins(cx); // before anything is sent to a joiner
         for Fetching { rewrite, content, .. } in rewrites {
             let Some(Fetched::Write(payload, content)) = content else { continue };
             let write = Write {
@@ -390,7 +406,6 @@ impl<P: Clone> Group<P> {
             let draft = Draft { write, payload, askers: SmallVec::new(), olds: rewrite.olds, is_drain: true };
             self.order(cx, draft);
         }
-        self.ask_joins(cx);
         self.recheck(cx);
         cx.again.push(self.id);
     }
@@ -401,6 +416,9 @@ impl<P: Clone> Group<P> {
         let Role::Primary(primary) = &self.role else { return };
         let Phase::Collect(takeover) = &primary.phase else { return };
         cx.is_waiting = true;
+        if let Some(slice) = takeover.lacking() {
+            return self.propose(cx, GroupChange::Expel(slice));
+        }
         let silent = takeover.copies.iter().find(|c| {
             let needed =
                 c.floor.is_none() || !c.stacks_whole || !c.notes_whole || !takeover.rewrites.is_empty();

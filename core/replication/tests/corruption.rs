@@ -236,3 +236,25 @@ fn what_is_whole_nowhere_is_told_and_not_asked_for_ever() {
     c.read(0, 11, 2);
     c.run(SECOND);
 }
+
+#[test]
+fn what_rotted_between_two_floors_is_repaired_by_the_takeover_that_lists_it() {
+    // R12: at a version at or below a floor a damaged entry is corruption, and is not rolled back
+    let mut c = Cluster::new(2, 1);
+    c.run(3 * SECOND);
+    c.write_till_done(1, 0, 1, 5);
+    c.run(SECOND);
+    c.write(0, 2, 0, 1, 6);
+    while !c.is_done(2) {
+        c.step();
+    }
+    c.stalled.insert((0, 1)); // the floor is on its way
+    c.rot(1, 0);
+    c.take_over(1, true);
+    c.run(TENTH);
+    c.stalled.clear();
+    c.run(3 * SECOND);
+    assert_eq!((c.count(|n| n.takeovers_with_corruption), c.expelled), (1, 0));
+    assert_eq!(c.value(3, 0), 6);
+    c.settle();
+}

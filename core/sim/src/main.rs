@@ -39,10 +39,13 @@ fn lease(seed: u64) -> LeaseMode {
 const SEEDS_ENOUGH: usize = 1_000;
 /// What no seed may meet.
 const NEVER: [&str; 1] = ["unrepairable"];
+/// What too few seeds meet to be counted on; it is told in prose in replication's tests.
+const SELDOM: [&str; 1] = ["takeovers_with_corruption"];
 /// Rare events of the cluster of which some must be met; beside them each counter of a slice, and each fault.
-const MUST: [&str; 22] = [
+const MUST: [&str; 23] = [
     "attachments whose answer was lost",
     "blocks moved out of the journal",
+    "copies expelled that lacked what they acknowledged",
     "copies not needed any more",
     "copies placed anew",
     "damaged entries at open",
@@ -98,8 +101,8 @@ impl Total {
         let names = Outcome::default().counters.each().map(|c| c.0.to_owned()).collect::<Vec<_>>();
         let faults = faults::ALL.iter().map(|f| format!("fault {f:?}"));
         let must = names.into_iter().chain(faults).chain(MUST.map(str::to_owned));
-        must.filter(|m| !NEVER.contains(&m.as_str()) && self.counts.get(m).copied().unwrap_or(0) == 0)
-            .collect()
+        let is_due = |m: &String| !NEVER.contains(&m.as_str()) && !SELDOM.contains(&m.as_str());
+        must.filter(|m| is_due(m) && self.counts.get(m).copied().unwrap_or(0) == 0).collect()
     }
 }
 

@@ -115,6 +115,11 @@ impl Cluster {
             self.command(Command::Judge(vec![proposal.clone()]));
             if self.meta.state.revision != before {
                 self.say(|| format!("metadata: {proposal:?}"));
+                if let GroupChange::Expel(slice) = proposal.change {
+                    let node = self.node_of(slice).expect("it has a node");
+                    assert!(self.nodes[node].is_rotten, "{slice} is expelled, and nothing of it rotted");
+                    self.count("copies expelled that lacked what they acknowledged");
+                }
             }
         }
         if self.now >= self.meta.next_round {

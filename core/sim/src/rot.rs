@@ -17,8 +17,12 @@ const BLOCKS_MAX: usize = 8;
 const PAGES_MAX: usize = 4;
 /// Leaves that rot at once: most of those that were ever written are named no more.
 const LEAVES_MAX: usize = 16;
-/// Journal blocks that rot at once: the youngest.
-const JOURNAL_MAX: usize = 2;
+/// Journal blocks that rot at once, at most: the youngest.
+const JOURNAL_MAX: usize = 12;
+/// How often they do so where their head says what they are: the journal then ends before them, and nothing shows that it went on.
+const HEADS: f64 = 0.4;
+/// The bits of that head.
+const HEAD_BITS: std::ops::Range<u32> = 64..384;
 /// The mark of a map page, at its ninth byte.
 const PAGE_MARK: &[u8] = b"SMP1";
 /// Kinds of leaves, at its fifteenth byte.
@@ -69,7 +73,7 @@ pub fn rot(cluster: &mut Cluster, node: usize) {
     let Some(image) = cluster.nodes[node].image_mut() else { return };
     let mut blocks = places(image, part, &live, &families);
     let count = match part {
-        Part::Journal => JOURNAL_MAX,
+        Part::Journal => cluster.rng.random_range(1..=JOURNAL_MAX),
         Part::Pages => PAGES_MAX,
         Part::Leaves => LEAVES_MAX,
         _ => BLOCKS_MAX,
@@ -78,7 +82,11 @@ pub fn rot(cluster: &mut Cluster, node: usize) {
         blocks = blocks.choose_multiple(&mut cluster.rng, count).copied().collect();
     }
     blocks.truncate(count);
-    let bits: Vec<u32> = blocks.iter().map(|_| cluster.rng.random_range(0..BLOCK_SIZE as u32 * 8)).collect();
+    let bits_of = match part == Part::Journal && cluster.rng.random_bool(HEADS) {
+        true => HEAD_BITS,
+        false => 0..BLOCK_SIZE as u32 * 8,
+    };
+    let bits: Vec<u32> = blocks.iter().map(|_| cluster.rng.random_range(bits_of.clone())).collect();
     cluster.say(|| format!("rot of node {node}: {part:?} {blocks:?}"));
     let image = cluster.nodes[node].image_mut().expect("it was just there");
     for (block, bit) in blocks.iter().zip(bits) {

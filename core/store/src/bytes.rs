@@ -1,6 +1,6 @@
 //! Little-endian bytes of what lies on a drive: a writer that grows, a reader that never panics.
 use crate::place::BLOCKS_MAX;
-use sarsen_types::record::{Body, Content, Entry, Record, Recover, Table, Write};
+use sarsen_types::record::{Body, Content, Entry, Point, Record, Recover, Table, Write};
 use sarsen_types::{
     AttachmentId, BLOCKS_PER_CHUNK, BlockRange, Checksum, Epoch, FamilyId, Generation, GroupId, LayerId,
     Mark, ObjectId, QueueId, RequestId, RequestNote, SessionId, Version,
@@ -351,7 +351,7 @@ fn put_table(w: &mut Writer, t: &Table) {
     }
     match t.point {
         None => drop(w.u8(0)),
-        Some(v) => drop(w.u8(1).u64(v.0)),
+        Some(p) => drop(w.u8(1).u64(p.floor.0).u64(p.forgotten.0)),
     }
 }
 fn get_table(r: &mut Reader<'_>) -> Result<Table, Malformed> {
@@ -365,7 +365,7 @@ fn get_table(r: &mut Reader<'_>) -> Result<Table, Malformed> {
         (0..n).map(|_| Ok((get_note(r)?, Version(r.get_u64()?)))).collect::<Result<_, Malformed>>()?;
     let point = match r.get_u8()? {
         0 => None,
-        _ => Some(Version(r.get_u64()?)),
+        _ => Some(Point { floor: Version(r.get_u64()?), forgotten: Version(r.get_u64()?) }),
     };
     Ok(Table { since, is_first, sessions, marks, requests, point })
 }

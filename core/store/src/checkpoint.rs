@@ -253,6 +253,10 @@ impl<D: Disk> Store<D> {
         let mut job = Job::default();
         for (id, group) in &mut self.groups {
             group.limit = group.ledger.floor.max(group.settled);
+            group.vanishing = group.ledger.floor;
+            if group.may_forget {
+                group.ledger.forgets();
+            }
             group.stacked.clear();
             group.objects.values_mut().for_each(|o| o.freeze());
             let mut w = Writer::default();

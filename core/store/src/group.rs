@@ -30,6 +30,8 @@ pub struct Group {
     pub stacked: BTreeSet<(Version, ObjectId, u16)>,
     /// R23.
     pub may_vanish: bool,
+    /// The floor at the cut of the checkpoint under way: up to it zero entries may vanish, for the root that lacks them has it.
+    pub vanishing: Version,
     /// R18.
     pub may_forget: bool,
 }

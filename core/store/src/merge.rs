@@ -354,8 +354,7 @@ impl<D: Disk> Store<D> {
             open = (1 << LEAVES) - 1;
             bad = if bad == 0 { 0 } else { open };
         }
-        let floor = group.ledger.floor;
-        let may_vanish = group.may_vanish && after.touched <= floor;
+        let may_vanish = group.may_vanish && after.touched <= group.vanishing;
         let mut left = Stacks::new();
         let (mut gone, mut displaced) = (Vec::new(), Vec::new());
         for (block, stack) in stacks {
@@ -391,7 +390,7 @@ impl<D: Disk> Store<D> {
             out.left.insert(id, (family, left));
         } else if is_empty
             && group.may_forget
-            && after.touched <= floor
+            && after.touched <= group.ledger.forgotten
             && !out.leaves.iter().any(|l| l.0 == out.lines.len())
         {
             return None;

@@ -15,7 +15,7 @@ use crate::store::{Found, Options, Store};
 use crate::stream::{get_group, get_spans, get_twins};
 use crate::table::{Directory, Slot, get_slots};
 use sarsen_buffer::{Buf, Pool};
-use sarsen_types::{BLOCK_SIZE, DriveIdentity, Version};
+use sarsen_types::{BLOCK_SIZE, DriveIdentity};
 
 /// Roots and journal blocks are numbered up to here at most: no drive writes as many.
 const NUMBER_MAX: u64 = 1 << 62;
@@ -150,8 +150,7 @@ impl<D: Disk> Store<D> {
         opened.read_bytes = io.read_bytes;
         if opened.is_broken {
             groups.values_mut().for_each(|g| {
-                g.ledger.floor = Version::ZERO;
-                g.ledger.point = Version::ZERO;
+                g.ledger.distrust();
             });
         }
         let objects = groups.values().flat_map(|g| g.objects.values());

@@ -91,7 +91,9 @@ pub fn get_spans(r: &mut Reader<'_>) -> Result<Vec<Span>, Malformed> {
 
 /// Appends a ledger.
 pub fn put_ledger(w: &mut Writer, ledger: &Ledger) {
-    w.u64(ledger.assignment).u32(ledger.promise.0).u64(ledger.floor.0).u64(ledger.point.0);
+    w.u64(ledger.assignment).u32(ledger.promise.0).u64(ledger.floor.0);
+    put_option(w, ledger.point);
+    w.u64(ledger.top.0).u64(ledger.latest.0).u8(ledger.is_joining.into()).u64(ledger.forgotten.0);
     w.u32(ledger.sessions.len() as u32);
     ledger.sessions.iter().for_each(|(a, (g, s))| put_session(w, &(*a, *g, *s)));
     let marks: Vec<_> = ledger.marks().collect();
@@ -105,12 +107,30 @@ pub fn put_ledger(w: &mut Writer, ledger: &Ledger) {
     }
 }
 
+fn put_option(w: &mut Writer, version: Option<Version>) {
+    match version {
+        None => drop(w.u8(0)),
+        Some(v) => drop(w.u8(1).u64(v.0)),
+    }
+}
+
+fn get_option(r: &mut Reader<'_>) -> Result<Option<Version>, Malformed> {
+    Ok(match r.get_u8()? {
+        0 => None,
+        _ => Some(Version(r.get_u64()?)),
+    })
+}
+
 fn get_ledger(r: &mut Reader<'_>) -> Result<Ledger, Malformed> {
     let mut ledger = Ledger {
         assignment: r.get_u64()?,
         promise: Epoch(r.get_u32()?),
         floor: Version(r.get_u64()?),
-        point: Version(r.get_u64()?),
+        point: get_option(r)?,
+        top: Version(r.get_u64()?),
+        latest: Version(r.get_u64()?),
+        is_joining: r.get_u8()? != 0,
+        forgotten: Version(r.get_u64()?),
         ..Ledger::default()
     };
     for _ in 0..r.count(20)? {

@@ -14,7 +14,7 @@ use sarsen_store::group::{Group, Left};
 use sarsen_store::memory::{Image, MemDisk};
 use sarsen_store::page::{PageKind, Twin, seal, unseal};
 use sarsen_store::{OpenError, Options, Store, Token, journal, leaf, run, table};
-use sarsen_types::record::{Body, Content, Entry, Recover, Table, Write};
+use sarsen_types::record::{Body, Content, Entry, Point, Recover, Table, Write};
 use sarsen_types::*;
 use smallvec::smallvec;
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -145,7 +145,7 @@ fn bodies() -> Vec<Body> {
         sessions: vec![(AttachmentId(8), Generation(2), SessionId(4))],
         marks: vec![Mark::default()],
         requests: vec![(note(1), version), (note(2), version)],
-        point: Some(version),
+        point: Some(Point { floor: version, forgotten: version }),
     };
     vec![
         Body::Promise,

@@ -5,7 +5,7 @@ use sarsen_buffer::{Pool, block_checksum};
 use sarsen_store::drive::{FormatParams, begin_open, format, slice_identity};
 use sarsen_store::memory::MemDisk;
 use sarsen_store::{Options, Store, Token};
-use sarsen_types::record::{Body, Content, Entry, Recover, Table, Write};
+use sarsen_types::record::{Body, Content, Entry, Point, Recover, Table, Write};
 use sarsen_types::*;
 use smallvec::smallvec;
 use std::collections::{BTreeMap, BTreeSet};
@@ -94,7 +94,10 @@ impl Fields<'_> {
                 let head = format!("table since {} first {}", self.n(4), self.n(1));
                 let (sessions, marks) = (self.list(4, Self::session), self.list(4, Self::mark));
                 let notes = self.list(4, |f| format!("{} {:#x}", f.note(), f.n(8)));
-                format!("{head}{sessions};{marks};{notes};{}", self.option(|f| format!(" {:#x}", f.n(8))))
+                format!(
+                    "{head}{sessions};{marks};{notes};{}",
+                    self.option(|f| format!(" {:#x} {:#x}", f.n(8), f.n(8)))
+                )
             }
             5 => "join began".into(),
             6 => {
@@ -253,7 +256,11 @@ impl Slice<'_> {
         assert_eq!((f.n(4), f.n(8)), (u64::from(GROUP), 0), "group, assignment");
         map.promise = f.n(4);
         map.floor = f.n(8);
-        assert_eq!(f.n(8), 0, "point");
+        assert_eq!(f.option(|_| String::new()), " none", "point");
+        let (top, latest) = (f.n(8), f.n(8));
+        assert!(top >= map.floor && latest <= top, "all was taken in sync");
+        assert_eq!(f.n(1), 0, "no join");
+        assert!(f.n(8) <= map.floor, "forgotten");
         assert_eq!(f.list(4, Fields::session), " [[8, 2, 4]]");
         assert_eq!(f.list(4, Fields::mark), "");
         for _ in 0..f.n(4) {
@@ -654,7 +661,7 @@ fn every_kind() -> Vec<(Body, &'static str)> {
         sessions: vec![(attachment, generation, session)],
         marks: vec![mark],
         requests: vec![(note(0x0607_0809, 1, range), old)],
-        point: Some(new),
+        point: Some(Point { floor: new, forgotten: old }),
     };
     let short = Table { since: Epoch(2), ..Table::default() };
     vec![
@@ -678,7 +685,7 @@ fn every_kind() -> Vec<(Body, &'static str)> {
         (
             Body::Table(table),
             "table since 2 first 1 [[8, 2, 4]]; [[8, 4, 1, 33752069]]; \
-             [[8, 2, 4, 1, 101124105, 0] 7/1 9+2 0x10000000001]; some 0x10000000002",
+             [[8, 2, 4, 1, 101124105, 0] 7/1 9+2 0x10000000001]; some 0x10000000002 0x10000000001",
         ),
         (Body::Table(short), "table since 2 first 0;;; none"),
         (Body::JoinBegan, "join began"),

@@ -50,6 +50,10 @@ impl GroupState {
     pub fn is_in_sync(&self, slice: SliceId) -> bool {
         self.in_sync.contains(&slice)
     }
+    /// Whether every member is in sync.
+    pub fn is_whole(&self) -> bool {
+        !self.members.is_empty() && self.members.iter().all(|m| self.is_in_sync(m.slice))
+    }
     /// The join of `slice`, when it is joining.
     pub fn join_of(&self, slice: SliceId) -> Option<Joining> {
         self.joining.iter().copied().find(|j| j.slice == slice)

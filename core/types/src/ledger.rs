@@ -55,8 +55,18 @@ pub struct Ledger {
     pub promise: Epoch,
     /// All versions at or below it are committed (R13).
     pub floor: Version,
-    /// The floor to take once in-sync (R15); zero when none was given in this join.
-    pub point: Version,
+    /// The floor to take once in-sync (R15); `None` when none was given in this join.
+    pub point: Option<Version>,
+    /// The highest version this copy took as one of the in-sync, or its floor: what was committed up to there it has. One whose
+    /// top is below another's floor does not hold what it acknowledged: its journal lost its end (R12).
+    pub top: Version,
+    /// The highest version it took at all.
+    pub latest: Version,
+    /// A join began and did not end: what is taken does not raise `top`, for what lies below may not have come yet.
+    pub is_joining: bool,
+    /// `touched` of emptied objects at or below it may be forgotten here (R18). A copy whose top is below it cannot be compared
+    /// by what was touched.
+    pub forgotten: Version,
     /// Per attachment the generation and session below which requests are refused.
     pub sessions: BTreeMap<AttachmentId, (Generation, SessionId)>,
     /// Per queue its mark and records.
@@ -108,9 +118,20 @@ impl Ledger {
     pub fn take(&mut self, promise: Epoch, body: &Body) {
         self.promise = self.promise.max(promise);
         match body {
-            Body::Promise | Body::Recover(_) | Body::Repair { .. } | Body::DropLayer { .. } => {}
-            Body::JoinBegan => self.point = Version::ZERO,
-            Body::Distrust => (self.floor, self.point) = (Version::ZERO, Version::ZERO),
+            Body::Promise | Body::Repair { .. } | Body::DropLayer { .. } => {}
+            Body::Recover(recover) => {
+                self.latest = self.latest.max(recover.touched);
+                if self.is_joining {
+                    // the records come again after it, and the point with them: it says that nothing recovered is missing
+                    self.point = None;
+                }
+            }
+            Body::JoinBegan => {
+                // of a join before, whether it ended in a promotion or not: what lay below its point had come
+                self.top = self.top.max(self.point.unwrap_or_default());
+                (self.point, self.is_joining) = (None, true);
+            }
+            Body::Distrust => self.distrust(),
             Body::Assign { assignment } => {
                 *self = Ledger { assignment: *assignment, promise: self.promise, ..Ledger::default() }
             }
@@ -131,6 +152,10 @@ impl Ledger {
     }
 
     fn apply_write(&mut self, write: &Write) {
+        self.latest = self.latest.max(write.version);
+        if !self.is_joining {
+            self.top = self.top.max(write.version);
+        }
         if write.takeover.is_some() {
             self.void_lost(write);
         }
@@ -187,8 +212,32 @@ impl Ledger {
             self.raise_mark(mark);
         }
         if let Some(point) = table.point {
-            self.point = point;
+            self.point = Some(point.floor);
+            self.forgotten = self.forgotten.max(point.forgotten);
         }
+    }
+
+    /// What this copy holds counts for nothing (R1, S8): it is compared from the beginning.
+    pub fn distrust(&mut self) {
+        (self.floor, self.point) = (Version::ZERO, None);
+        (self.top, self.latest) = (Version::ZERO, Version::ZERO);
+    }
+
+    /// Metadata name this copy among the in-sync: a join it was in is over, if all of it came here (R15).
+    pub fn ends_join(&mut self) {
+        if self.is_joining && self.point.is_some() {
+            self.end_join();
+        }
+    }
+
+    fn end_join(&mut self) {
+        self.is_joining = false;
+        self.top = self.top.max(self.latest);
+    }
+
+    /// What was touched at or below the floor may be forgotten from now on (R18).
+    pub fn forgets(&mut self) {
+        self.forgotten = self.forgotten.max(self.floor);
     }
 
     /// Whether all that is remembered of an attachment's requests is at or below the floor: no takeover asks for it then.
@@ -240,6 +289,10 @@ impl Ledger {
             return;
         }
         self.floor = floor;
+        if self.is_joining {
+            self.end_join(); // only an in-sync copy's floor moves
+        }
+        self.top = self.top.max(floor);
         if !self.has_old {
             return;
         }
@@ -325,7 +378,7 @@ fn request_id(key: &QueueKey, note: &Note) -> RequestId {
 mod tests {
     use super::*;
     use crate::ids::{FamilyId, GroupId};
-    use crate::record::Content;
+    use crate::record::{Content, Point};
     use smallvec::smallvec;
 
     fn id(number: u64) -> RequestId {
@@ -396,7 +449,7 @@ mod tests {
             since: Epoch(3),
             is_first: true,
             requests: alloc::vec![(note(2, 0, 1), v(2, 1))],
-            point: Some(v(3, 0)),
+            point: Some(Point { floor: v(3, 0), forgotten: v(2, 0) }),
             ..Table::default()
         };
         ledger.apply(&record(3, Body::Table(table)));
@@ -404,7 +457,7 @@ mod tests {
             (ledger.find(&id(1)), ledger.find(&id(2)), ledger.find(&id(3))),
             (None, Some(v(2, 1)), Some(v(3, 1)))
         );
-        assert_eq!((ledger.point, ledger.promise), (v(3, 0), Epoch(3)));
+        assert_eq!((ledger.point, ledger.promise), (Some(v(3, 0)), Epoch(3)));
     }
 
     #[test]

@@ -183,8 +183,17 @@ pub struct Table {
     pub marks: Vec<Mark>,
     /// The records with the versions that carried them.
     pub requests: Vec<(RequestNote, Version)>,
-    /// The floor to take once in-sync (R15); in the last page only.
-    pub point: Option<Version>,
+    /// What to take once in-sync; in the last page only.
+    pub point: Option<Point>,
+}
+
+/// What a joiner takes when it is promoted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Point {
+    /// The floor (R15).
+    pub floor: Version,
+    /// The primary may have forgotten what was touched at or below it, and so knows the joiner no more of it (R18).
+    pub forgotten: Version,
 }
 
 impl Write {

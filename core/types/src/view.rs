@@ -86,6 +86,9 @@ pub enum GroupChange {
     TakeOver,
     /// The primary takes a copy out of in_sync or joining (R9).
     Remove(SliceId),
+    /// The primary found in its takeover that an in-sync copy, itself perhaps, does not hold what it acknowledged: its journal
+    /// lost its end. It leaves in_sync and complete, and another leads (R12).
+    Expel(SliceId),
     /// The primary lets a joining copy be in sync (R6, R16).
     Promote(SliceId),
     /// The primary reports that an attachment's old generations can commit nothing more in this group (R31). Raises no epoch.

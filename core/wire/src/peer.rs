@@ -99,6 +99,8 @@ pub enum GroupBody {
     TailA {
         /// Its floor.
         floor: Version,
+        /// Up to there it holds what was committed: one below another's floor lost its journal's end (R12).
+        top: Version,
     },
     /// A page of the tail.
     TailPageQ {
@@ -173,6 +175,8 @@ pub enum GroupBody {
         since: Epoch,
         /// The floor.
         floor: Version,
+        /// What it held when it was last in sync: below what the primary forgot, the floor says nothing (R18).
+        top: Version,
     },
     /// A page of the objects whose `touched` is above `above` (R18).
     TouchedQ {

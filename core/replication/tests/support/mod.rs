@@ -63,6 +63,8 @@ pub struct Cluster {
     pub fences: Vec<(AttachmentId, Generation, Vec<GroupId>)>,
     /// Fences the primary reported as done.
     pub fenced: Vec<Generation>,
+    /// Copies expelled for what they lacked.
+    pub expelled: usize,
     confirm: bool,
     members: usize,
     is_traced: bool,
@@ -121,6 +123,7 @@ impl Cluster {
             counters: Counters::default(),
             fences: vec![],
             fenced: vec![],
+            expelled: 0,
             confirm: false,
             members: n,
             is_traced: std::env::var("TRACE").is_ok(),
@@ -401,6 +404,17 @@ impl Cluster {
         match p.change {
             GroupChange::TakeOver => self.take_over(by, false),
             GroupChange::Remove(who) => self.remove(index(who)),
+            GroupChange::Expel(who) => {
+                self.expelled += 1;
+                let heir = self.state.in_sync.iter().copied().find(|s| *s != who).expect("it is not alone");
+                self.change(|s| {
+                    s.in_sync.retain(|c| *c != who);
+                    s.complete.retain(|c| *c != who);
+                    if s.primary == who {
+                        s.primary = heir;
+                    }
+                });
+            }
             GroupChange::Promote(who) => self.change(|s| {
                 s.joining.retain(|j| j.slice != who);
                 s.in_sync.push(who);

@@ -247,6 +247,7 @@ impl Store {
         };
         self.disk.blocks.retain(|k, stack| k.0 != group || !is_gone(stack));
         if self.may_forget {
+            self.ledger(group).forgets();
             let blocks = &self.disk.blocks;
             self.disk.touched.retain(|k, t| {
                 *t > floor || blocks.range((k.0, k.1, 0)..=(k.0, k.1, u16::MAX)).next().is_some()

@@ -4,7 +4,7 @@ use super::Source;
 use super::{Reader, Wire, layout};
 use crate::error::WireError;
 use alloc::vec::Vec;
-use sarsen_types::record::{BlockStack, Entry, Recover, Table, Write};
+use sarsen_types::record::{BlockStack, Entry, Point, Recover, Table, Write};
 use sarsen_types::*;
 use smallvec::SmallVec;
 
@@ -60,9 +60,10 @@ layout!(GroupState {
     group: GroupId, epoch: Epoch, primary: SliceId, primary_since: Epoch, in_sync: Vec<SliceId>,
     joining: Vec<Joining>, complete: Vec<SliceId>, members: Vec<Member>, min_copies: u8
 });
+layout!(Point { floor: Version, forgotten: Version });
 layout!(Table {
     since: Epoch, is_first: bool, sessions: Vec<(AttachmentId, Generation, SessionId)>, marks: Vec<Mark>,
-    requests: Vec<(RequestNote, Version)>, point: Option<Version>
+    requests: Vec<(RequestNote, Version)>, point: Option<Point>
 });
 layout!(BlockStack { object: ObjectId, family: FamilyId, block: u16, stack: SmallVec<[Entry; 2]> });
 
