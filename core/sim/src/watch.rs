@@ -55,6 +55,11 @@ impl Cluster {
             number: reply.number,
             piece: reply.piece,
         };
+        // one that was fenced and has ended asks nothing again, and its records go (seed 5454: an old primary had all
+        // acknowledgements, and answered late)
+        if !self.meta.state.attachments.contains_key(&id.attachment) {
+            return;
+        }
         let Some(state) = self.meta.state.groups.get(&reply.group) else { return };
         for &slice in &state.in_sync {
             let Some(node) = self.node_of(slice) else { continue };
