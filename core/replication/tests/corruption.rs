@@ -258,3 +258,25 @@ fn what_rotted_between_two_floors_is_repaired_by_the_takeover_that_lists_it() {
     assert_eq!(c.value(3, 0), 6);
     c.settle();
 }
+
+#[test]
+fn a_block_that_was_overwritten_while_it_was_asked_for_is_not_lost() {
+    // simulator, seed 9487: a read met a rotten block; when its version was asked for, the other copy had dropped it for a
+    // newer one, and the client was told that its data were intact nowhere
+    let mut c = Cluster::new(2, 1);
+    c.run(3 * SECOND);
+    c.write_till_done(1, 0, 1, 1);
+    c.run(SECOND);
+    c.rot(0, 0);
+    c.store(0).holds_reads = true;
+    c.read(0, 2, 0);
+    c.write(0, 3, 0, 1, 3);
+    c.run(SECOND);
+    assert!(c.is_done(3));
+    c.finish_reads(0);
+    c.run(TENTH);
+    let seen = c.replies.get(&(2, 0)).and_then(|r| r.1.as_ref()).map(|p| p[0]);
+    assert_eq!(seen, Some(3), "{:?}", c.reply(2));
+    assert_eq!(c.count(|n| n.unrepairable), 0);
+    c.settle();
+}

@@ -153,14 +153,14 @@ fn a_part_write_of_an_old_session_that_is_being_merged_is_not_done_after_the_new
     let mut c = Cluster::new(3, 2);
     c.run(3 * SECOND);
     c.write_till_done(1, 0, 1, 1);
-    c.store(0).holds_merges = true;
+    c.store(0).holds_reads = true;
     c.write_part(0, 2, 100, 9);
     c.attachment.session = SessionId(2);
     c.revision += 1;
     c.run(TENTH);
     c.greet(0, 1);
     assert!(c.is_done(1));
-    c.finish_merges(0);
+    c.finish_reads(0);
     c.run(TENTH);
     assert_eq!(c.value(4, 0), 1);
     c.settle();

@@ -321,8 +321,12 @@ impl Cluster {
     /// Whether everything is as it should be: only then may a drive lose something, and only then bounds of time hold. A
     /// copy that began within GRACE would have to wait that long before it serves (R2).
     pub fn is_calm(&self) -> bool {
-        let is_old = |n: &Node| self.now.since(n.since) > STARTED;
-        self.nodes.iter().all(is_old)
+        // by its own clock, which may have stood still, and as metadata know it: nobody hands over to who seems down
+        let is_old = |(at, n): (usize, &Node)| {
+            let is_known = n.id.is_some_and(|id| self.meta.state.is_up(id));
+            self.clock(at).since(n.since) > STARTED && is_known
+        };
+        self.nodes.iter().enumerate().all(is_old)
             && self.is_whole()
             && self.is_fine(None)
             && self.net.is_calm(self.nodes.len(), self.now)

@@ -61,7 +61,7 @@ pub struct Node {
     pub open: OpenId,
     /// Metadata's id of its drive's slice.
     pub id: Option<SliceId>,
-    /// When its slice began.
+    /// When its slice began, by its clock.
     pub since: Instant,
     /// When its registration is answered.
     pub registers_at: Option<Instant>,
@@ -241,7 +241,7 @@ impl Cluster {
         };
         let config = Config { id: n.id.unwrap_or_default(), lease, started };
         n.slice = Some(Slice::new(config, store, n.pool.clone()));
-        (n.since, n.registers_at) = (now, Some(now + delay));
+        (n.since, n.registers_at) = (started, Some(now + delay));
         (n.paused_until, n.hung_until, n.learns_at) = (None, None, None);
         n.later.clear();
         n.claim = Some(Claim { held, is_broken: opened.is_broken });

@@ -279,9 +279,9 @@ impl Cluster {
     }
 
     /// The blocks that part-block writes wait for are read.
-    pub fn finish_merges(&mut self, node: usize) {
-        self.store(node).holds_merges = false;
-        for input in std::mem::take(&mut self.store(node).merges) {
+    pub fn finish_reads(&mut self, node: usize) {
+        self.store(node).holds_reads = false;
+        for input in std::mem::take(&mut self.store(node).held) {
             self.input(node, input);
         }
     }

@@ -33,8 +33,9 @@ pub struct Store {
     may_vanish: bool,
     may_forget: bool,
     /// Part-block writes wait for the blocks they lie in while set.
-    pub holds_merges: bool,
-    pub merges: Vec<Input<Payload>>,
+    pub holds_reads: bool,
+    /// Reads and merges that were done, and are not told.
+    pub held: Vec<Input<Payload>>,
     /// Objects with a lost map page: what they held then is not known.
     lost: BTreeSet<(GroupId, ObjectId)>,
     lost_blocks: BTreeMap<(GroupId, ObjectId), BTreeSet<u16>>,
@@ -65,7 +66,10 @@ impl Store {
                 let floor = self.floors.get(&record.group).copied().unwrap_or_default();
                 self.queue.push_back((token, record, payload, floor));
             }
-            Output::Read { token, read } => answers.push_back(Input::ReadDone(token, self.read(&read))),
+            Output::Read { token, read } => {
+                let done = Input::ReadDone(token, self.read(&read));
+                self.tell(done, answers);
+            }
             Output::Merge { token, read, offset, len, payload } => {
                 let _ = (offset, len); // a block is one number: the part is the whole
                 let done = self.read(&read).map(|_| {
@@ -73,10 +77,7 @@ impl Store {
                     let sums = blocks.iter().map(|b| Checksum(*b)).collect();
                     (Rc::new(blocks), sums)
                 });
-                match self.holds_merges {
-                    true => self.merges.push(Input::Merged(token, done)),
-                    false => answers.push_back(Input::Merged(token, done)),
-                }
+                self.tell(Input::Merged(token, done), answers);
             }
             Output::Status { token, .. } => answers.push_back(Input::Status(token, Ok(vec![]))),
             Output::Commit(group, version) => {
@@ -146,6 +147,13 @@ impl Store {
                 answers.push_back(Input::Entries(token, touched, runs));
             }
             _ => {}
+        }
+    }
+
+    fn tell(&mut self, done: Input<Payload>, answers: &mut VecDeque<Input<Payload>>) {
+        match self.holds_reads {
+            true => self.held.push(done),
+            false => answers.push_back(done),
         }
     }
 
