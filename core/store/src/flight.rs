@@ -211,10 +211,13 @@ impl<D: Disk> Store<D> {
         Some(gathered)
     }
 
-    /// Blocks of data of all that is queued, when they may go into the ring: they move out of it later, so there must be
-    /// room for them outside, and the ring must not be short of room.
+    /// Blocks of data of all that is queued, when they may go into the ring (S10): no other block is being written, there is
+    /// room for them outside, where they move later, and the ring is not short of room.
     fn small_turn(&self) -> Option<u64> {
-        if self.queue.len() > SMALL_MAX || self.ring_in_use() * 100 >= self.ring.units * SLOW_PER_CENT {
+        // it saves a lone turn a write, and costs bytes later: under load, where writes overlap anyway, only the bytes are left
+        let is_alone = self.in_flight.is_empty();
+        let is_short = self.ring_in_use() * 100 >= self.ring.units * SLOW_PER_CENT;
+        if !is_alone || is_short || self.queue.len() > SMALL_MAX {
             return None;
         }
         let data: u64 = self.queue.iter().map(|i| i.record.data_blocks() as u64).sum();
