@@ -1,5 +1,5 @@
 //! `sarsen drive`: formats a drive, reads one that will not open, lists those of the cluster.
-use crate::cluster::Where;
+use crate::cluster::{Cluster, Where};
 use crate::failure::{During, Failure, Outcome};
 use crate::output::{Output, line_out};
 use crate::size::Size;
@@ -42,6 +42,14 @@ enum Verb {
     },
     /// The drives of the cluster
     List,
+    /// Serve the groups of which a drive has the only copy in sync, though it may lack what it acknowledged
+    AcceptDamage {
+        /// The drive's number
+        id: u32,
+        /// Without it the groups are only named
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 impl Drive {
@@ -54,6 +62,7 @@ impl Drive {
                 line_out(&format!("formatted {}", path.display()))
             }
             Verb::Inspect { path } => inspect(&path, output),
+            Verb::AcceptDamage { id, yes } => accept_damage(&place.cluster()?, id, yes, output).await,
             Verb::List => {
                 let drives = place.cluster()?.drives().await?;
                 let head = ["id", "node", "class", "state", "size", "used", "path"];
@@ -77,6 +86,23 @@ impl Drive {
             }
         }
     }
+}
+
+/// R28: the operator's word that what a drive lacks is lost.
+async fn accept_damage(cluster: &Cluster, id: u32, yes: bool, output: Output) -> Outcome {
+    let drives = cluster.drives().await?;
+    let drive = drives.iter().find(|d| d.id == id);
+    let groups = drive.map_or(&[][..], |d| &d.damaged_groups);
+    let names = |groups: &[u32]| groups.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+    if !yes && !groups.is_empty() {
+        let what =
+            format!("drive {id} may lack the last writes, discards among them, of groups {}", names(groups));
+        return Err(
+            Failure::new(what).hint("if no other copy can be brought back, --yes serves them as they are")
+        );
+    }
+    let accepted = cluster.api().accept_damage(id).await?;
+    output.show(&accepted, |a| format!("served as they are: groups {}", names(&a.groups)))
 }
 
 /// Opens for ourselves alone: a drive that a node serves is not formatted under it.

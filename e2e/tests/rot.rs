@@ -137,6 +137,40 @@ fn a_rotten_journal_is_noticed() {
     rot_while_stopped("the journal", |drive, layout, random| some_of(drive, layout.part("ring"), 40, random));
 }
 
+#[test]
+fn a_lone_copy_with_a_damaged_journal_waits_for_the_operators_word() {
+    // R28: nobody else has what it may lack, so it would serve old data as if they were new
+    let mut random = SmallRng::seed_from_u64(13);
+    let flags = ["--nodes", "1", "--copies", "1", "--drive-size", "2GiB", "--volume", "v:64MiB"];
+    let dev = Dev::start(&flags).unwrap();
+    dev.wait_ok().unwrap();
+    let mut checker = Checker::new(&dev.socket("v"), "v", 64 << 20, 4, 8, 8);
+    checker.write_for(Duration::from_secs(2)).expect_clean();
+    dev.kill_node(1).unwrap();
+    let drive = dev.drive(1);
+    let journal = some_of(&drive, Layout::of(&drive).part("ring"), 400, &mut random);
+    assert!(flip(&drive, &journal, &mut random) > 0);
+    dev.start_node(1).unwrap();
+    wait_until("its groups wait", Duration::from_secs(20), || {
+        let (health, reasons) = dev.health()?;
+        Ok(health == "unavailable" && reasons.to_string().contains("accept-damage 1"))
+    })
+    .unwrap();
+    let refused = dev.try_sarsen(&["drive", "accept-damage", "1"]).unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("groups") && said.contains("--yes"), "{said}");
+    let accepted = dev.json(&["drive", "accept-damage", "1", "--yes"]).unwrap();
+    let groups = accepted["groups"].as_array().unwrap().len();
+    println!("accepted: {groups} groups");
+    assert!(groups > 0);
+    dev.wait_ok().unwrap();
+    let again = dev.try_sarsen(&["drive", "accept-damage", "1", "--yes"]).unwrap();
+    assert!(!again.status.success(), "there is nothing to accept any more");
+    // what it lacks is lost, so nothing is asked of what was written before; it is served and written again
+    let mut fresh = Checker::new(&dev.socket("v"), "v", 64 << 20, 4, 8, 9);
+    fresh.write_for(Duration::from_secs(2)).expect_clean();
+}
+
 /// What the operator is told of rot.
 fn told(dev: &Dev) -> String {
     let events = dev.json(&["event", "list"]).unwrap();

@@ -85,6 +85,11 @@ impl Client {
     pub async fn drives(&self) -> Result<Vec<Drive>, ApiError> {
         self.get("/v1/drives").await
     }
+    /// Takes what a drive holds as it is, in the groups of which it has the only copy in sync (R28).
+    pub async fn accept_damage(&self, drive: u32) -> Result<Accepted, ApiError> {
+        let path = format!("/v1/drives/{drive}/accept-damage");
+        self.call::<(), _>(Method::POST, &path, None, Duration::ZERO).await
+    }
     /// Groups.
     pub async fn groups(&self) -> Result<Vec<Group>, ApiError> {
         self.get("/v1/groups").await

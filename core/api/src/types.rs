@@ -101,9 +101,19 @@ pub struct Drive {
     pub is_up: bool,
     /// Whether what it holds is older than what it once acknowledged (R1).
     pub is_stale: bool,
+    /// Groups of which it has the only copy in sync, and may lack something: they wait until that is accepted (R28).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub damaged_groups: Vec<u32>,
     /// Why it failed, when it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
+}
+
+/// What an operator accepted of a drive.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Accepted {
+    /// Groups that are served as the drive has them.
+    pub groups: Vec<u32>,
 }
 
 /// A placement group. Slices are written `drive.index`.

@@ -54,6 +54,7 @@ impl State {
             Command::Release { attachment } => return self.release(*attachment),
             Command::DetachForced { attachment } => return self.detach_forced(*attachment),
             Command::Rotten { slice, rot } => self.rotten(*slice, rot),
+            Command::AcceptDamage { drive } => return self.accept_damage(*drive),
             Command::SetDownOut { ms } => self.settings.down_out_ms = *ms,
         }
         Answer::Done

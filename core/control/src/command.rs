@@ -137,6 +137,11 @@ pub enum Command {
         /// Since it told last.
         rot: Rot,
     },
+    /// An operator takes what a drive holds as it is, in the groups of which it is the only copy in sync (R28).
+    AcceptDamage {
+        /// Which.
+        drive: DriveId,
+    },
     /// A setting.
     SetDownOut {
         /// Milliseconds.
@@ -218,6 +223,8 @@ pub enum Answer {
         /// The session of this call.
         session: SessionId,
     },
+    /// These groups.
+    Groups(Vec<GroupId>),
     /// Not done.
     Refused(Refusal),
 }

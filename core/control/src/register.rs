@@ -4,7 +4,7 @@ use crate::state::{Drive, State};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use sarsen_types::{DriveId, GroupId, OpenId, SliceId};
+use sarsen_types::{DriveId, GroupId, GroupState, OpenId, SliceId};
 
 impl State {
     /// One command: the open id is remembered, and no group goes on as if the drive had not been away (R1).
@@ -90,6 +90,8 @@ impl State {
                 s.primary = heir;
                 s.primary_since = epoch; // who is named again after an opening owes a takeover (R5)
             }
+            // R28: nobody else has what it may lack, and nobody would know
+            s.is_damaged = (s.is_damaged || is_stale) && s.in_sync == [slice];
         });
         if is_stale && let Some(s) = self.groups.get_mut(&group) {
             s.complete.retain(|c| *c != slice || s.in_sync.contains(c));
@@ -127,6 +129,33 @@ impl State {
     /// Of some slices the one that leads the fewest groups.
     pub(crate) fn calmest(&self, of: impl Iterator<Item = SliceId>) -> Option<SliceId> {
         of.min_by_key(|s| (self.groups.values().filter(|g| g.primary == *s).count(), *s))
+    }
+
+    /// The groups of which the only copy in sync lies on this drive and may lack what it acknowledged (R28).
+    pub fn damaged(&self, drive: DriveId) -> Vec<GroupId> {
+        let is_it = |g: &&GroupState| g.is_damaged && g.in_sync.iter().all(|s| s.drive == drive);
+        self.groups.values().filter(is_it).map(|g| g.group).collect()
+    }
+
+    /// The operator takes what the drive holds: it leads again, and what it lacks is lost (R28).
+    pub(crate) fn accept_damage(&mut self, drive: DriveId) -> Answer {
+        if !self.drives.contains_key(&drive) {
+            let what = format!("there is no drive {drive}");
+            return Answer::Refused(
+                Refusal::new(RefusalKind::NotFound, what).hint("`sarsen drive list` shows the drives"),
+            );
+        }
+        let groups = self.damaged(drive);
+        if groups.is_empty() {
+            let what = format!("drive {drive} holds no group's only copy in sync with damage to accept");
+            return Answer::Refused(Refusal::new(RefusalKind::Unable, what));
+        }
+        for group in &groups {
+            self.change(*group, |s, epoch| (s.is_damaged, s.primary_since) = (false, epoch));
+        }
+        let what = format!("what drive {drive} lacks of {} groups is accepted as lost", groups.len());
+        self.tell(what);
+        Answer::Groups(groups)
     }
 
     /// A stale drive's floors durably count as zero now.

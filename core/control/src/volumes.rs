@@ -157,6 +157,7 @@ impl State {
                 complete: slices,
                 members,
                 min_copies,
+                is_damaged: false,
             };
             self.groups.insert(group, state);
             ids.push(group);

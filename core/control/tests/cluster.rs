@@ -196,9 +196,24 @@ fn a_stale_copy_is_not_counted_complete() {
     assert!(c.groups().all(|g| g.complete.contains(&slice(3))));
     assert_eq!(c.register(3, 9, &[]), Answer::Registered { drive: DriveId(3), is_stale: true });
     assert!(c.groups().all(|g| !g.complete.contains(&slice(3)) && g.in_sync == [slice(1)]));
-    // the sole copy returns stale too: there is nobody else to lead
+    // the sole copy returns stale too: there is nobody else to lead, and it does not before somebody accepts that (R28)
+    assert!(c.groups().all(|g| !g.is_damaged));
     c.register(1, 9, &[]);
-    assert!(c.groups().all(|g| g.in_sync == [slice(1)] && g.primary == slice(1)));
+    assert!(c.groups().all(|g| g.in_sync == [slice(1)] && g.primary == slice(1) && g.is_damaged));
+    let (how, why) = health(&c.state);
+    assert_eq!(how, Health::Unavailable);
+    assert!(why.iter().any(|w| w.contains("accept-damage 1")), "{why:?}");
+    // that its floors are zero now, and another opening, do not make it whole
+    c.apply(Command::Trust { drive: DriveId(1), open: OpenId(9) });
+    c.register(1, 10, &[9]);
+    assert!(c.groups().all(|g| g.is_damaged));
+    let refused = |answer| matches!(answer, Answer::Refused(_));
+    assert!(refused(c.apply(Command::AcceptDamage { drive: DriveId(7) })));
+    assert!(refused(c.apply(Command::AcceptDamage { drive: DriveId(2) })));
+    let all: Vec<GroupId> = c.groups().map(|g| g.group).collect();
+    assert_eq!(c.apply(Command::AcceptDamage { drive: DriveId(1) }), Answer::Groups(all));
+    assert!(c.groups().all(|g| !g.is_damaged && g.primary_since == g.epoch), "a takeover is owed");
+    assert!(refused(c.apply(Command::AcceptDamage { drive: DriveId(1) })), "once");
 }
 
 #[test]
@@ -209,7 +224,7 @@ fn a_stale_sole_copy_gives_way_to_a_complete_one() {
     assert!(c.groups().all(|g| g.in_sync == [slice(1)] && g.complete.contains(&slice(3))));
     c.register(1, 9, &[]);
     assert!(c.groups().all(|g| g.in_sync == [slice(3)] && g.primary == slice(3)));
-    assert!(c.groups().all(|g| g.complete == [slice(3)]));
+    assert!(c.groups().all(|g| g.complete == [slice(3)] && !g.is_damaged));
 }
 
 #[test]

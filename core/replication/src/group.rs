@@ -66,6 +66,7 @@ impl<P: Clone> Group<P> {
             complete: alloc::vec![],
             members: alloc::vec![],
             min_copies: 1,
+            is_damaged: false,
         };
         Group {
             id,
@@ -126,7 +127,7 @@ impl<P: Clone> Group<P> {
         }
         let may_vanish = state.is_in_sync(cx.me) && state.joining.is_empty();
         cx.out.push(Output::Vanish { group: self.id, may_vanish, may_forget: state.is_whole() });
-        if state.primary == cx.me && cx.is_registered {
+        if state.primary == cx.me && cx.is_registered && !state.is_damaged {
             // a takeover that counted something as committed begins again where nothing could be: it stays uncommitted (R12)
             let begins_again = |p: &Primary<P>| p.is_collecting() || p.is_veiled && !state.may_commit();
             let goes_on =

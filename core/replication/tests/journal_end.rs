@@ -132,3 +132,22 @@ fn a_copy_that_lost_a_discard_which_all_forgot_is_compared_whole_when_it_joins()
         c.settle();
     }
 }
+
+#[test]
+fn a_sole_copy_that_may_lack_something_does_not_lead_until_that_is_accepted() {
+    // R28
+    let mut c = Cluster::new(1, 1);
+    c.run(3 * SECOND);
+    c.write_till_done(1, 0, 1, 5);
+    c.change(|s| s.is_damaged = true);
+    c.run(SECOND);
+    c.read(0, 2, 0);
+    c.run(5 * SECOND);
+    assert!(!c.was_read(2), "{:?}", c.reply(2));
+    let since = c.state.epoch.next();
+    c.change(|s| (s.is_damaged, s.primary_since) = (false, since));
+    c.run(3 * SECOND);
+    assert_eq!(c.value(3, 0), 5);
+    c.write_till_done(4, 0, 1, 7);
+    c.settle();
+}

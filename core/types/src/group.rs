@@ -43,6 +43,8 @@ pub struct GroupState {
     pub members: Vec<Member>,
     /// Copies that must be in sync for a write to commit (R9).
     pub min_copies: u8,
+    /// The only in-sync copy may lack what it acknowledged: it does not lead before an operator accepts that (R28).
+    pub is_damaged: bool,
 }
 
 impl GroupState {

@@ -1,11 +1,11 @@
 //! What the API shows: the state in the API's words.
 use super::api::{Failure, Hand, request_id};
 use axum::Json;
-use axum::extract::{Query, State as Shared};
+use axum::extract::{Path, Query, State as Shared};
 use axum::http::HeaderMap;
 use sarsen_api as api;
 use sarsen_control::{Answer, Command, State};
-use sarsen_types::{BLOCK_SIZE, SliceId};
+use sarsen_types::{BLOCK_SIZE, DriveId, SliceId};
 use serde::Deserialize;
 
 fn texts<'a>(slices: impl IntoIterator<Item = &'a SliceId>) -> Vec<String> {
@@ -75,9 +75,23 @@ pub async fn drives(Shared(desk): Hand) -> Json<Vec<api::Drive>> {
         used_bytes: bytes(d.used_blocks),
         is_up: state.is_drive_up(d),
         is_stale: d.is_stale,
+        damaged_groups: state.damaged(*id).iter().map(|g| g.0).collect(),
         failure: d.failure.clone(),
     };
     Json(state.drives.iter().map(drive).collect())
+}
+
+/// `POST /v1/drives/{id}/accept-damage`
+pub async fn accept_damage(
+    Shared(desk): Hand,
+    Path(id): Path<u32>,
+    headers: HeaderMap,
+) -> Result<Json<api::Accepted>, Failure> {
+    let command = Command::AcceptDamage { drive: DriveId(id) };
+    match super::volumes::write(&desk, &headers, command).await? {
+        Answer::Groups(groups) => Ok(Json(api::Accepted { groups: groups.iter().map(|g| g.0).collect() })),
+        other => unreachable!("accepted damage answers {other:?}"),
+    }
 }
 
 /// `GET /v1/groups`

@@ -53,7 +53,7 @@ async fn fresh(desk: &Desk) -> Result<std::sync::Arc<State>, Failure> {
     }
 }
 
-async fn write(desk: &Desk, headers: &HeaderMap, command: Command) -> Result<Answer, Failure> {
+pub(super) async fn write(desk: &Desk, headers: &HeaderMap, command: Command) -> Result<Answer, Failure> {
     match desk.write(command, request_id(headers)).await?.answer {
         Answer::Refused(why) => Err(why.into()),
         answer => Ok(answer),

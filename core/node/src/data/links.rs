@@ -223,6 +223,7 @@ mod tests {
             complete: vec![],
             members: members.iter().map(|d| Member { slice: slice(d), assignment: 1 }).collect(),
             min_copies: 1,
+            is_damaged: false,
         };
         View { groups: vec![group], ..View::default() }
     }

@@ -91,6 +91,7 @@ impl Cluster {
             complete: all.clone(),
             members: all.iter().map(|&slice| Member { slice, assignment: 1 }).collect(),
             min_copies,
+            is_damaged: false,
         };
         let mut cluster = Cluster {
             now: Instant(1_000_000_000),
