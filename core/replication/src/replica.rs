@@ -212,6 +212,12 @@ impl<P: Clone> Group<P> {
             return;
         }
         let in_sync = self.state.is_in_sync(cx.me);
+        if in_sync && !self.is_proven {
+            // it leaves and joins, or a takeover asks it first: what it took before that would hide a journal that lost its end
+            // (R12), and as its acknowledgement counts it would say that it holds what it may lack
+            cx.peers.at(from).done(blocks);
+            return;
+        }
         if !in_sync && !self.ledger.is_joining {
             // the question that begins a join comes first; were it not so, `top` would rise with what is above a gap
             self.apply(&Body::JoinBegan);

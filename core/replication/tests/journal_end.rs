@@ -151,3 +151,42 @@ fn a_sole_copy_that_may_lack_something_does_not_lead_until_that_is_accepted() {
     c.write_till_done(4, 0, 1, 7);
     c.settle();
 }
+
+#[test]
+fn what_is_written_before_a_copy_is_compared_does_not_hide_what_it_lost() {
+    // found in review: back within GRACE it took the primary's next writes, and its top was as high as the others' floor again
+    for dies in [false, true] {
+        let mut c = Cluster::new(3, 1);
+        c.run(3 * SECOND);
+        c.write_till_done(1, 0, 1, 5);
+        c.run(SECOND);
+        let image = c.image(2);
+        c.discard(c.lead(), 2, 0, 1);
+        c.run(SECOND);
+        c.change(|_| {});
+        c.run(SECOND);
+        c.crash_to(2, image);
+        c.start(2);
+        c.chunk = 1; // the object that was emptied is not written again
+        for n in 0..20 {
+            let lead = c.lead();
+            c.write(lead, 10 + n, 7, 1, n);
+            c.step();
+        }
+        if dies {
+            assert_eq!(c.lead(), 0);
+            c.crash(0, 9);
+            let heir = if c.state.is_in_sync(support::slice(2)) { 2 } else { 1 };
+            c.take_over(heir, false);
+            c.run(3 * SECOND);
+            c.start(0);
+        }
+        c.run(3 * SECOND);
+        c.settle();
+        c.take_over(2, true);
+        c.run(SECOND);
+        c.chunk = 0;
+        assert_eq!(c.value(50, 0), 0, "{dies}");
+        c.settle();
+    }
+}

@@ -257,6 +257,7 @@ impl<D: Disk> Store<D> {
             if group.may_forget {
                 group.ledger.forgets();
             }
+            group.forgetting = group.ledger.forgotten;
             group.stacked.clear();
             group.objects.values_mut().for_each(|o| o.freeze());
             let mut w = Writer::default();

@@ -32,6 +32,8 @@ pub struct Group {
     pub may_vanish: bool,
     /// The floor at the cut of the checkpoint under way: up to it zero entries may vanish, for the root that lacks them has it.
     pub vanishing: Version,
+    /// What the ledger said at that cut of what is forgotten: `touched` up to it may go (R18).
+    pub forgetting: Version,
     /// R18.
     pub may_forget: bool,
 }

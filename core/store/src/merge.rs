@@ -390,7 +390,7 @@ impl<D: Disk> Store<D> {
             out.left.insert(id, (family, left));
         } else if is_empty
             && group.may_forget
-            && after.touched <= group.ledger.forgotten
+            && after.touched <= group.forgetting
             && !out.leaves.iter().any(|l| l.0 == out.lines.len())
         {
             return None;

@@ -126,11 +126,7 @@ impl Ledger {
                     self.point = None;
                 }
             }
-            Body::JoinBegan => {
-                // of a join before, whether it ended in a promotion or not: what lay below its point had come
-                self.top = self.top.max(self.point.unwrap_or_default());
-                (self.point, self.is_joining) = (None, true);
-            }
+            Body::JoinBegan => (self.point, self.is_joining) = (None, true),
             Body::Distrust => self.distrust(),
             Body::Assign { assignment } => {
                 *self = Ledger { assignment: *assignment, promise: self.promise, ..Ledger::default() }
