@@ -15,10 +15,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-/// A node that stops has had others lead what it led, where there are others: its slices learn of it within this, or nobody
-/// leads.
-const STOP_MAX: Duration = Duration::from_millis(500);
-
 /// What a drive is opened with.
 #[derive(Clone, Debug)]
 pub struct DriveConfig {
@@ -40,7 +36,7 @@ impl DriveConfig {
     /// The drive at `path`, with the usual settings.
     pub fn new(path: PathBuf, lease: LeaseMode) -> DriveConfig {
         let (memory, ring) = (256 << 20, RingConfig::default());
-        DriveConfig { path, lease, memory, ring, marks_threads: true, stop_max: STOP_MAX }
+        DriveConfig { path, lease, memory, ring, marks_threads: true, stop_max: Duration::from_secs(5) }
     }
 }
 
