@@ -118,13 +118,11 @@ impl State {
 
     /// A copy that lost what it acknowledged leaves wherever that counts (R11, R12); if it led, an in-sync copy that is up leads.
     fn expel(&mut self, group: GroupId, who: SliceId) {
-        let g = &self.groups[&group];
-        let others = || g.in_sync.iter().copied().filter(|s| *s != who);
-        let heir = self.calmest(others().filter(|s| self.is_up(*s))).or(others().next());
+        let heir = self.heir(group, who, true);
         self.change(group, |s, _| {
             s.in_sync.retain(|c| *c != who);
             s.complete.retain(|c| *c != who);
-            if let Some(heir) = heir.filter(|_| s.primary == who) {
+            if s.primary == who {
                 s.primary = heir;
             }
         });

@@ -27,16 +27,14 @@ pub fn health(state: &State) -> (Health, Vec<String>) {
         stuck += usize::from(up < g.min_copies as usize || !state.is_up(g.primary));
     }
     let all = state.groups.len();
-    for (id, drive) in &state.drives {
-        let damaged = state.damaged(*id).len();
-        if damaged > 0 {
-            health = Health::Unavailable;
-            let (path, node) = (&drive.path, drive.node);
-            reasons.push(format!(
-                "{damaged} of {all} groups wait: their only copy in sync, on drive {id} ({path} on node {node}), may lack what \
-                 it acknowledged; `sarsen drive accept-damage {id}` serves them as they are"
-            ));
-        }
+    for (id, damaged) in state.damaged() {
+        health = Health::Unavailable;
+        let (drive, damaged) = (&state.drives[&id], damaged.len());
+        let (path, node) = (&drive.path, drive.node);
+        reasons.push(format!(
+            "{damaged} of {all} groups wait: their only copy in sync, on drive {id} ({path} on node {node}), may lack what \
+             it acknowledged; `sarsen drive accept-damage {id}` serves them as they are"
+        ));
     }
     if stuck > 0 {
         health = Health::Unavailable;

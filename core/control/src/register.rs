@@ -1,10 +1,11 @@
 //! Registration of a drive after each opening (R1), and its end.
 use crate::command::{Answer, Refusal, RefusalKind, Register};
 use crate::state::{Drive, State};
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use sarsen_types::{DriveId, GroupId, GroupState, OpenId, SliceId};
+use sarsen_types::{DriveId, GroupId, OpenId, SliceId};
 
 impl State {
     /// One command: the open id is remembered, and no group goes on as if the drive had not been away (R1).
@@ -106,7 +107,7 @@ impl State {
 
     /// Who leads a group from now on if `slice` led it: an in-sync copy that is up, one that leads little; else, when
     /// what `slice` holds counts for nothing, another in-sync or a complete copy; else the same one.
-    fn heir(&self, group: GroupId, slice: SliceId, is_stale: bool) -> SliceId {
+    pub(crate) fn heir(&self, group: GroupId, slice: SliceId, is_stale: bool) -> SliceId {
         let g = &self.groups[&group];
         if g.primary != slice {
             return slice;
@@ -131,10 +132,13 @@ impl State {
         of.min_by_key(|s| (self.groups.values().filter(|g| g.primary == *s).count(), *s))
     }
 
-    /// The groups of which the only copy in sync lies on this drive and may lack what it acknowledged (R28).
-    pub fn damaged(&self, drive: DriveId) -> Vec<GroupId> {
-        let is_it = |g: &&GroupState| g.is_damaged && g.in_sync.iter().all(|s| s.drive == drive);
-        self.groups.values().filter(is_it).map(|g| g.group).collect()
+    /// By drive, the groups of which it has the only copy in sync, and may lack what it acknowledged (R28).
+    pub fn damaged(&self) -> BTreeMap<DriveId, Vec<GroupId>> {
+        let mut found: BTreeMap<DriveId, Vec<GroupId>> = BTreeMap::new();
+        for g in self.groups.values().filter(|g| g.is_damaged) {
+            found.entry(g.primary.drive).or_default().push(g.group);
+        }
+        found
     }
 
     /// The operator takes what the drive holds: it leads again, and what it lacks is lost (R28).
@@ -145,11 +149,10 @@ impl State {
                 Refusal::new(RefusalKind::NotFound, what).hint("`sarsen drive list` shows the drives"),
             );
         }
-        let groups = self.damaged(drive);
-        if groups.is_empty() {
+        let Some(groups) = self.damaged().remove(&drive) else {
             let what = format!("drive {drive} holds no group's only copy in sync with damage to accept");
             return Answer::Refused(Refusal::new(RefusalKind::Unable, what));
-        }
+        };
         for group in &groups {
             self.change(*group, |s, epoch| (s.is_damaged, s.primary_since) = (false, epoch));
         }

@@ -241,6 +241,25 @@ fn a_takeover_removes_the_old_primary_and_a_late_proposal_is_void() {
 }
 
 #[test]
+fn a_copy_that_lacks_what_it_acknowledged_leaves_and_does_not_lead() {
+    let mut c = Cluster::new(3);
+    let group = c.led_by(1)[0];
+    let before = c.state.groups[&group].clone();
+    c.propose(group, 2, GroupChange::Expel(slice(3)));
+    assert_eq!(c.state.groups[&group], before, "only the primary says so");
+    c.propose(group, 1, GroupChange::Expel(slice(3)));
+    let g = c.state.groups[&group].clone();
+    assert_eq!((g.primary, g.primary_since), (slice(1), before.primary_since));
+    assert_eq!((&g.in_sync, &g.complete), (&vec![slice(1), slice(2)], &vec![slice(1), slice(2)]));
+    c.propose(group, 1, GroupChange::Expel(slice(1)));
+    let g = c.state.groups[&group].clone();
+    assert_eq!((g.primary, g.primary_since), (slice(2), g.epoch), "a takeover is owed");
+    assert_eq!((&g.in_sync, &g.complete), (&vec![slice(2)], &vec![slice(2)]), "below min_copies too (R11)");
+    c.propose(group, 2, GroupChange::Expel(slice(2)));
+    assert_eq!(c.state.groups[&group], g, "the last one stays");
+}
+
+#[test]
 fn only_the_primary_removes_and_promotes() {
     let mut c = Cluster::new(3);
     let group = c.led_by(1)[0];

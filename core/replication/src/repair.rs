@@ -182,7 +182,7 @@ impl<P: Clone> Group<P> {
             if is_lost {
                 cx.counters.unrepairable += 1;
                 let what = alloc::format!(
-                    "{:?} block {} of {:?} at {:?} is intact on no copy",
+                    "{:?} block {} of {:?} is intact on no copy at {:?}",
                     repair.object,
                     repair.block,
                     self.id,

@@ -222,7 +222,7 @@ fn what_is_damaged_on_the_only_other_copy_is_asked_of_the_third() {
 }
 
 #[test]
-#[should_panic(expected = "is intact on no copy")]
+#[should_panic(expected = "block 2 of group 7 is intact on no copy")]
 fn what_is_whole_nowhere_is_told_and_not_asked_for_ever() {
     let mut c = Cluster::new(2, 1);
     c.run(3 * SECOND);

@@ -2,20 +2,42 @@
 mod support;
 use sarsen_types::*;
 use support::Cluster;
+use support::store::Disk;
 
 const SECOND: Duration = Duration::from_secs(1);
+
+/// Three copies, a write answered, and the drive of `node` as it was before.
+fn one_write_ago(node: usize) -> (Cluster, Disk) {
+    let mut c = Cluster::new(3, 2);
+    c.run(3 * SECOND);
+    c.write_till_done(1, 0, 1, 5);
+    c.run(SECOND);
+    let image = c.image(node);
+    c.write_till_done(2, 0, 1, 6);
+    c.run(SECOND);
+    (c, image)
+}
+
+/// Three copies that were all in sync and forgot an emptied object, but for node 2: its drive is as it was before the discard.
+fn one_discard_ago() -> Cluster {
+    let mut c = Cluster::new(3, 1);
+    c.run(3 * SECOND);
+    c.write_till_done(1, 0, 1, 5);
+    c.run(SECOND);
+    let image = c.image(2);
+    c.discard(c.lead(), 2, 0, 1);
+    c.run(SECOND);
+    c.change(|_| {}); // the store forgets with the next record, and each epoch brings one
+    c.run(SECOND);
+    c.crash_to(2, image);
+    c
+}
 
 #[test]
 fn the_takeover_that_a_restart_brings_sees_what_a_journal_lost() {
     // simulator, seed 618: the new primary's first message carried its floor; the copy took it before it told its own, so
     // nobody asked for what lay between the two, and it led later without an answered write
-    let mut c = Cluster::new(3, 2);
-    c.run(3 * SECOND);
-    c.write_till_done(1, 0, 1, 5);
-    c.run(SECOND);
-    let image = c.image(0);
-    c.write_till_done(2, 0, 1, 6);
-    c.run(SECOND);
+    let (mut c, image) = one_write_ago(0);
     c.crash_to(0, image);
     c.start(0);
     c.run(3 * SECOND);
@@ -30,13 +52,7 @@ fn the_takeover_that_a_restart_brings_sees_what_a_journal_lost() {
 #[test]
 fn a_copy_back_within_grace_is_compared_before_it_takes_a_floor() {
     // no takeover asks for the tail of a copy that did not lead; it joins instead, and joins compare
-    let mut c = Cluster::new(3, 2);
-    c.run(3 * SECOND);
-    c.write_till_done(1, 0, 1, 5);
-    c.run(SECOND);
-    let image = c.image(2);
-    c.write_till_done(2, 0, 1, 6);
-    c.run(SECOND);
+    let (mut c, image) = one_write_ago(2);
     c.crash_to(2, image);
     c.start(2);
     c.run(2 * SECOND);
@@ -49,13 +65,7 @@ fn a_copy_back_within_grace_is_compared_before_it_takes_a_floor() {
 
 #[test]
 fn a_copy_that_told_its_tail_and_restarted_is_asked_again() {
-    let mut c = Cluster::new(3, 2);
-    c.run(3 * SECOND);
-    c.write_till_done(1, 0, 1, 5);
-    c.run(SECOND);
-    let image = c.image(2);
-    c.write_till_done(2, 0, 1, 6);
-    c.run(SECOND);
+    let (mut c, image) = one_write_ago(2);
     // the takeover waits for copy 0, which is not reached, and has heard copy 2
     c.separate(0, 1);
     c.take_over(1, true);
@@ -105,16 +115,7 @@ fn a_copy_that_lost_a_discard_which_all_forgot_is_compared_whole_when_it_joins()
     // R18: `touched` of an emptied object goes once all are in sync, and a join that compares from the floor would not look
     // there; nor would one that a copy made since, which never knew of it, begins
     for leads in [0, 1] {
-        let mut c = Cluster::new(3, 1);
-        c.run(3 * SECOND);
-        c.write_till_done(1, 0, 1, 5);
-        c.run(SECOND);
-        let image = c.image(2);
-        c.discard(c.lead(), 2, 0, 1);
-        c.run(SECOND);
-        c.change(|_| {}); // the store forgets with the next record, and each epoch brings one
-        c.run(SECOND);
-        c.crash_to(2, image);
+        let mut c = one_discard_ago();
         c.run_until("it is removed", 5 * SECOND, |c| c.state.in_sync.len() == 2);
         assert_eq!(c.lead(), 0);
         c.remove(1);
@@ -156,16 +157,7 @@ fn a_sole_copy_that_may_lack_something_does_not_lead_until_that_is_accepted() {
 fn what_is_written_before_a_copy_is_compared_does_not_hide_what_it_lost() {
     // found in review: back within GRACE it took the primary's next writes, and its top was as high as the others' floor again
     for dies in [false, true] {
-        let mut c = Cluster::new(3, 1);
-        c.run(3 * SECOND);
-        c.write_till_done(1, 0, 1, 5);
-        c.run(SECOND);
-        let image = c.image(2);
-        c.discard(c.lead(), 2, 0, 1);
-        c.run(SECOND);
-        c.change(|_| {});
-        c.run(SECOND);
-        c.crash_to(2, image);
+        let mut c = one_discard_ago();
         c.start(2);
         c.chunk = 1; // the object that was emptied is not written again
         for n in 0..20 {

@@ -63,8 +63,7 @@ impl Driver {
     /// How long its oldest greeting waits. It shows no request that waits, and yet, when the other end of the connection comes
     /// to lead a group, the requests of that group wait for it.
     pub fn longest_greeting(&self, now: Instant) -> Duration {
-        let open = self.greets.iter().filter(|g| self.conns.values().any(|c| c == g.0));
-        open.map(|g| now.since(*g.1)).fold(Duration::ZERO, Duration::max)
+        self.greets.values().map(|since| now.since(*since)).fold(Duration::ZERO, Duration::max)
     }
 
     fn step(&mut self, cluster: &mut Cluster, history: &mut History, work: &mut Work, input: Input) {
@@ -80,6 +79,7 @@ impl Driver {
                 Output::Disconnect { slice } => {
                     self.dials.retain(|d| d.slice != slice);
                     if let Some(conn) = self.conns.remove(&slice) {
+                        self.greets.remove(&conn);
                         cluster.hang_up(conn);
                     }
                 }
@@ -159,6 +159,7 @@ impl Driver {
     pub fn hung_up(&mut self, cluster: &mut Cluster, history: &mut History, work: &mut Work, conn: ConnId) {
         let Some(slice) = self.conns.iter().find(|c| *c.1 == conn).map(|c| *c.0) else { return };
         self.conns.remove(&slice);
+        self.greets.remove(&conn);
         self.step(cluster, history, work, Input::Disconnected { slice });
     }
 

@@ -1,5 +1,5 @@
 //! What the API shows: the state in the API's words.
-use super::api::{Failure, Hand, request_id};
+use super::api::{Failure, Hand, write};
 use axum::Json;
 use axum::extract::{Path, Query, State as Shared};
 use axum::http::HeaderMap;
@@ -63,6 +63,7 @@ pub async fn nodes(Shared(desk): Hand) -> Json<Vec<api::Node>> {
 /// `GET /v1/drives`
 pub async fn drives(Shared(desk): Hand) -> Json<Vec<api::Drive>> {
     let state = desk.now();
+    let damaged = state.damaged();
     let drive = |(id, d): (&sarsen_types::DriveId, &sarsen_control::state::Drive)| api::Drive {
         id: id.0,
         identity: d.identity.to_string(),
@@ -75,7 +76,7 @@ pub async fn drives(Shared(desk): Hand) -> Json<Vec<api::Drive>> {
         used_bytes: bytes(d.used_blocks),
         is_up: state.is_drive_up(d),
         is_stale: d.is_stale,
-        damaged_groups: state.damaged(*id).iter().map(|g| g.0).collect(),
+        damaged_groups: damaged.get(id).into_iter().flatten().map(|g| g.0).collect(),
         failure: d.failure.clone(),
     };
     Json(state.drives.iter().map(drive).collect())
@@ -88,7 +89,7 @@ pub async fn accept_damage(
     headers: HeaderMap,
 ) -> Result<Json<api::Accepted>, Failure> {
     let command = Command::AcceptDamage { drive: DriveId(id) };
-    match super::volumes::write(&desk, &headers, command).await? {
+    match write(&desk, &headers, command).await? {
         Answer::Groups(groups) => Ok(Json(api::Accepted { groups: groups.iter().map(|g| g.0).collect() })),
         other => unreachable!("accepted damage answers {other:?}"),
     }
@@ -160,10 +161,7 @@ pub async fn set(
 ) -> Result<Json<api::Settings>, Failure> {
     if let Some(seconds) = asked.down_out_seconds {
         let ms = seconds.saturating_mul(1000);
-        let outcome = desk.write(Command::SetDownOut { ms }, request_id(&headers)).await?;
-        if let Answer::Refused(why) = outcome.answer {
-            return Err(why.into());
-        }
+        write(&desk, &headers, Command::SetDownOut { ms }).await?;
     }
     Ok(Json(settings_of(&desk.now())))
 }

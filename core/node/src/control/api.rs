@@ -10,7 +10,7 @@ use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use sarsen_api::token::is_equal;
 use sarsen_api::{ErrorBody, REQUEST_HEADER};
-use sarsen_control::{Entry, Refusal, RefusalKind};
+use sarsen_control::{Answer, Command, Entry, Refusal, RefusalKind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -163,6 +163,14 @@ async fn to_leader(Shared(desk): Hand, request: Request, next: Next) -> Response
 /// The caller's id of its request (R30).
 pub fn request_id(headers: &HeaderMap) -> Option<u128> {
     headers.get(REQUEST_HEADER).and_then(|v| v.to_str().ok()).and_then(|v| u128::from_str_radix(v, 16).ok())
+}
+
+/// Has the metadata changed, once for a request's id (R30); what is refused is a failure.
+pub async fn write(desk: &Desk, headers: &HeaderMap, command: Command) -> Result<Answer, Failure> {
+    match desk.write(command, request_id(headers)).await?.answer {
+        Answer::Refused(why) => Err(why.into()),
+        answer => Ok(answer),
+    }
 }
 
 /// A message between nodes; garbage is refused.

@@ -1,5 +1,5 @@
 //! Volumes and attachments over the API. Names become ids here, once, at the leader (R30).
-use super::api::{Failure, Hand, request_id};
+use super::api::{Failure, Hand, request_id, write};
 use super::desk::{Desk, no_leader};
 use axum::Json;
 use axum::extract::{Path, Query, State as Shared};
@@ -50,13 +50,6 @@ async fn fresh(desk: &Desk) -> Result<std::sync::Arc<State>, Failure> {
     match confirmed {
         Ok(Ok(_)) => Ok(desk.now()),
         _ => Err(no_leader().into()),
-    }
-}
-
-pub(super) async fn write(desk: &Desk, headers: &HeaderMap, command: Command) -> Result<Answer, Failure> {
-    match desk.write(command, request_id(headers)).await?.answer {
-        Answer::Refused(why) => Err(why.into()),
-        answer => Ok(answer),
     }
 }
 
