@@ -1,6 +1,7 @@
 //! `sarsen drive`: formats a drive, reads one that will not open, lists those of the cluster.
 use crate::cluster::{Cluster, Where};
 use crate::failure::{During, Failure, Outcome};
+use crate::forget::{Forget, names};
 use crate::output::{Output, line_out};
 use crate::size::Size;
 use clap::{Args, Subcommand};
@@ -50,6 +51,7 @@ enum Verb {
         #[arg(long)]
         yes: bool,
     },
+    Forget(Forget),
 }
 
 impl Drive {
@@ -63,11 +65,13 @@ impl Drive {
             }
             Verb::Inspect { path } => inspect(&path, output),
             Verb::AcceptDamage { id, yes } => accept_damage(&place.cluster()?, id, yes, output).await,
+            Verb::Forget(forget) => forget.run(&place.cluster()?, output).await,
             Verb::List => {
                 let drives = place.cluster()?.drives().await?;
                 let head = ["id", "node", "class", "state", "size", "used", "path"];
                 output.list(&drives, &head, |d| {
                     let state = match (d.is_up, d.is_stale) {
+                        _ if d.is_given_up => format!("given up, waits for {}", d.waits_for.join(", ")),
                         (true, false) => "up".to_owned(),
                         (true, true) => "up, stale".to_owned(),
                         _ => format!("down: {}", d.failure.as_deref().unwrap_or("its node does not answer")),
@@ -93,7 +97,6 @@ async fn accept_damage(cluster: &Cluster, id: u32, yes: bool, output: Output) ->
     let drives = cluster.drives().await?;
     let drive = drives.iter().find(|d| d.id == id);
     let groups = drive.map_or(&[][..], |d| &d.damaged_groups);
-    let names = |groups: &[u32]| groups.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
     if !yes && !groups.is_empty() {
         let what =
             format!("drive {id} may lack the last writes, discards among them, of groups {}", names(groups));

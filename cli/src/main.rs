@@ -5,6 +5,7 @@ mod dev;
 mod drive;
 mod export;
 mod failure;
+mod forget;
 mod key;
 mod node;
 mod output;

@@ -4,7 +4,7 @@ use crate::types::*;
 use crate::{MAP_WAIT_SECONDS, REQUEST_HEADER};
 use rand::TryRngCore;
 use reqwest::{Method, Response, StatusCode};
-use sarsen_types::{AttachmentId, Revision, VolumeMap};
+use sarsen_types::{AttachmentId, Revision, SessionId, VolumeMap};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -90,6 +90,12 @@ impl Client {
         let path = format!("/v1/drives/{drive}/accept-damage");
         self.call::<(), _>(Method::POST, &path, None, Duration::ZERO).await
     }
+    /// Gives up a drive that is gone for good: it vanishes from `drives` once no host can use it any more (R28).
+    pub async fn forget_drive(&self, drive: u32, powered_off: bool) -> Result<(), ApiError> {
+        let path = format!("/v1/drives/{drive}/forget");
+        let body = ForgetDrive { powered_off };
+        self.call::<_, Empty>(Method::POST, &path, Some(&body), Duration::ZERO).await.map(|_| ())
+    }
     /// Groups.
     pub async fn groups(&self) -> Result<Vec<Group>, ApiError> {
         self.get("/v1/groups").await
@@ -155,9 +161,15 @@ impl Client {
         let path = format!("/v1/attachments/{}/detach", attachment.0);
         self.call::<_, Empty>(Method::POST, &path, Some(&Detach { force }), Duration::ZERO).await.map(|_| ())
     }
-    /// What a client of the attachment must know, once it is newer than `after`; else, after 20 seconds, as it is.
-    pub async fn volume_map(&self, attachment: AttachmentId, after: Revision) -> Result<VolumeMap, ApiError> {
-        let path = format!("/v1/attachments/{}/map?after={}", attachment.0, after.0);
+    /// What a client of the attachment must know, once it is newer than `after`; else, after 20 seconds, as it is. Who asks
+    /// says by it that `session` goes by no map older than `after` any more, and has closed what it knew only from those (R28).
+    pub async fn volume_map(
+        &self,
+        attachment: AttachmentId,
+        session: SessionId,
+        after: Revision,
+    ) -> Result<VolumeMap, ApiError> {
+        let path = format!("/v1/attachments/{}/map?after={}&session={}", attachment.0, after.0, session.0);
         self.call::<(), _>(Method::GET, &path, None, Duration::from_secs(MAP_WAIT_SECONDS)).await
     }
 

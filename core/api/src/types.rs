@@ -104,9 +104,26 @@ pub struct Drive {
     /// Groups of which it has the only copy in sync, and may lack something: they wait until that is accepted (R28).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub damaged_groups: Vec<u32>,
+    /// Groups of which nobody else has a complete copy: what giving it up as lost loses (R28).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sole_groups: Vec<u32>,
+    /// It was given up as lost, and is forgotten once no host can use it any more (R28).
+    #[serde(default)]
+    pub is_given_up: bool,
+    /// Hosts that are waited for then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waits_for: Vec<String>,
     /// Why it failed, when it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
+}
+
+/// A drive is given up as lost.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ForgetDrive {
+    /// The operator's word that nobody can reach it any more: no host is waited for.
+    #[serde(default)]
+    pub powered_off: bool,
 }
 
 /// What an operator accepted of a drive.

@@ -355,12 +355,24 @@ impl Client {
         let before: Vec<_> = self.groups.iter().map(|g| g.leader).collect();
         self.map = map.clone();
         self.adopt(&map);
+        self.leave_forgotten(now, out);
         for (at, before) in before.into_iter().enumerate() {
             if self.groups[at].leader != before {
                 self.led_anew(now, at, out);
             }
         }
         self.send_mapped(now, out);
+    }
+
+    /// R28: a drive that the map knows no way to was given up. What it says counts for nothing from now on.
+    fn leave_forgotten(&mut self, now: Instant, out: &mut Vec<Output>) {
+        for at in 0..self.links.len() {
+            let (slice, stage) = (self.links[at].slice, self.links[at].stage);
+            if !self.map.nodes.contains_key(&slice.drive) && !matches!(stage, Stage::Down(_)) {
+                out.push(Output::Disconnect { slice });
+                self.disconnected(now, slice, out);
+            }
+        }
     }
 
     /// What waited for a map goes out when this one is new enough.

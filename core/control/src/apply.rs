@@ -22,6 +22,7 @@ impl State {
         // Changes see the revision that they make.
         self.revision = Revision(self.revision.0 + 1);
         let answer = self.carry_out(&entry.command);
+        self.end_forgetting();
         if let Some(id) = entry.request {
             self.remember(id, &answer);
         }
@@ -55,6 +56,10 @@ impl State {
             Command::DetachForced { attachment } => return self.detach_forced(*attachment),
             Command::Rotten { slice, rot } => self.rotten(*slice, rot),
             Command::AcceptDamage { drive } => return self.accept_damage(*drive),
+            Command::Forget { drive, is_powered_off } => return self.forget(*drive, *is_powered_off),
+            Command::Passed { attachment, session, revision } => {
+                self.passed(*attachment, *session, *revision)
+            }
             Command::SetDownOut { ms } => self.settings.down_out_ms = *ms,
         }
         Answer::Done

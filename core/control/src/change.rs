@@ -5,8 +5,8 @@ use crate::state::{Out, Retired, State};
 use alloc::format;
 use alloc::vec::Vec;
 use sarsen_types::{
-    AttachmentId, Epoch, Generation, GroupChange, GroupId, GroupState, Joining, Member, NodeId, Proposal,
-    SliceId,
+    AttachmentId, Damage, Epoch, Generation, GroupChange, GroupId, GroupState, Joining, Member, NodeId,
+    Proposal, SliceId,
 };
 
 /// A group whose epoch is within this of the last one changes no more: versions have 24 bits for it. One change a second
@@ -19,6 +19,7 @@ const BACK_MS: u64 = 2 * JOIN_BACKOFF_MAX_MS;
 impl State {
     /// The one way to change a group: a new epoch, `primary_since` when another leads, `complete` (R11), who is out (R19).
     pub(crate) fn change(&mut self, group: GroupId, f: impl FnOnce(&mut GroupState, Epoch)) {
+        let copies = self.copies_of(group);
         let Some(state) = self.groups.get_mut(&group) else { return };
         if state.epoch.0 + EPOCH_RESERVE >= Epoch::MAX.0 {
             return;
@@ -28,6 +29,9 @@ impl State {
         state.epoch = epoch;
         if state.primary != led {
             state.primary_since = epoch;
+        }
+        if state.in_sync.len() >= copies {
+            state.damage = Damage::None;
         }
         if state.may_commit() {
             state.complete = state.in_sync.clone();
@@ -95,7 +99,7 @@ impl State {
                 });
             }
             GroupChange::Expel(who) => {
-                if !leads || !g.is_in_sync(who) || g.in_sync.len() < 2 {
+                if !leads || !g.is_in_sync(who) || g.damage != Damage::None {
                     return false;
                 }
                 self.expel(p.group, who);
@@ -116,11 +120,21 @@ impl State {
         true
     }
 
-    /// A copy that lost what it acknowledged leaves wherever that counts (R11, R12); if it led, an in-sync copy that is up leads.
+    /// A copy that lost what it acknowledged leaves wherever that counts (R11, R12); if it led, an in-sync copy that is up
+    /// leads, or a complete one. Where there is none, the operator says whether it is served as it is (R28).
     fn expel(&mut self, group: GroupId, who: SliceId) {
-        let heir = self.heir(group, who, true);
+        let (is_sole, heir) = (self.groups[&group].in_sync == [who], self.heir(group, who, true));
+        if is_sole && heir == who {
+            self.change(group, |s, _| s.damage = Damage::Waits);
+            return self
+                .tell(format!("group {group}: the only copy in sync, on {who}, lacks what it acknowledged"));
+        }
         self.change(group, |s, _| {
             s.in_sync.retain(|c| *c != who);
+            if is_sole {
+                s.in_sync.push(heir);
+                s.joining.retain(|j| j.slice != heir);
+            }
             s.complete.retain(|c| *c != who);
             if s.primary == who {
                 s.primary = heir;

@@ -5,7 +5,7 @@ use core::fmt;
 use sarsen_types::view::NodeAddress;
 use sarsen_types::{
     AttachmentId, ClusterId, DriveId, DriveIdentity, Epoch, Generation, GroupId, NodeId, OpenId, Proposal,
-    SessionId, SliceId, VolumeId,
+    Revision, SessionId, SliceId, VolumeId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -141,6 +141,22 @@ pub enum Command {
     AcceptDamage {
         /// Which.
         drive: DriveId,
+    },
+    /// An operator gives up a drive that is gone for good (R28).
+    Forget {
+        /// Which.
+        drive: DriveId,
+        /// The operator's word that nobody can reach it any more: no host is waited for.
+        is_powered_off: bool,
+    },
+    /// A host uses no older map than that of a revision any more (R28).
+    Passed {
+        /// Whose.
+        attachment: AttachmentId,
+        /// In which life.
+        session: SessionId,
+        /// Which.
+        revision: Revision,
     },
     /// A setting.
     SetDownOut {

@@ -47,6 +47,14 @@ pub fn health(state: &State) -> (Health, Vec<String>) {
     for (id, drive) in &state.drives {
         let is_lone = state.nodes.get(&drive.node).is_some_and(|n| n.is_up) && !drive.is_up;
         let place = format!("drive {id} ({} on node {})", drive.path, drive.node);
+        if let Some(forgetting) = &drive.forgetting {
+            let owners: Vec<&str> = state.owners(&forgetting.hosts).collect();
+            reasons.push(format!(
+                "{place} is given up once these hosts use it no more: {}; one that is gone is detached by force",
+                owners.join(", ")
+            ));
+            continue;
+        }
         match &drive.failure {
             Some(why) => reasons.push(format!("{place} failed: {why}")),
             None if is_lone => reasons.push(format!("{place} is down")),

@@ -6,7 +6,7 @@
 //! state.view_of(slice), state.volume_map(attachment)           what slices and clients are told
 //! ```
 //! Reading order: `state` (what is recorded), `command`, `change` (every change of a group: R6, R9, R11, R12), `register`
-//! (R1), `attach` (R31, R44), `volumes` (R38), `view`, `reconcile` (R19, R20), `health`.
+//! (R1), `forget` (R28), `attach` (R31, R44), `volumes` (R38), `view`, `reconcile` (R19, R20), `health`.
 //! Invariants, checked after each command in debug builds: `State::is_consistent`.
 #![no_std]
 #![forbid(unsafe_code)]
@@ -16,6 +16,7 @@ mod apply;
 mod attach;
 mod change;
 pub mod command;
+mod forget;
 pub mod health;
 pub mod reconcile;
 mod register;

@@ -74,10 +74,10 @@ fn groups(state: &State, heard: &BTreeMap<NodeId, u64>, now_ms: u64) -> (Vec<Mov
     };
     let mut sites = state.sites();
     sites.retain(|s| is_heard(s.slice) && state.is_staying(s.slice));
-    for (group, out) in &state.out {
-        let Some(g) = state.groups.get(group) else { continue };
-        let at = |slice| Move { group: *group, epoch: g.epoch, slice };
-        let copies = state.copies_of(*group);
+    for g in state.groups.values() {
+        let out = state.out.get(&g.group).map_or(&[][..], Vec::as_slice);
+        let at = |slice| Move { group: g.group, epoch: g.epoch, slice };
+        let copies = state.copies_of(g.group);
         if state.is_whole(g) {
             // Whole without them: what is not in sync is not needed.
             if g.joining.is_empty() && g.members.len() > g.in_sync.len() {

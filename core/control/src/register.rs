@@ -5,7 +5,7 @@ use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use sarsen_types::{DriveId, GroupId, OpenId, SliceId};
+use sarsen_types::{Damage, DriveId, GroupId, OpenId, SliceId};
 
 impl State {
     /// One command: the open id is remembered, and no group goes on as if the drive had not been away (R1).
@@ -13,6 +13,12 @@ impl State {
         if !self.nodes.contains_key(&r.node) {
             let what = format!("node {} is not of this cluster", r.node);
             return Answer::Refused(Refusal::new(RefusalKind::NotFound, what));
+        }
+        if let Some(id) = self.forgotten.get(&r.identity) {
+            let what =
+                format!("it is drive {id}, which was given up as lost: what it holds counts for nothing");
+            let why = Refusal::new(RefusalKind::Unable, what);
+            return Answer::Refused(why.hint("`sarsen drive format --force` makes a new drive of it"));
         }
         let known =
             self.drives.iter().find(|(_, d)| d.identity == r.identity).map(|(id, d)| (*id, d.clone()));
@@ -44,6 +50,7 @@ impl State {
             is_up: false,
             is_stale,
             failure: None,
+            forgetting: None,
         };
         self.drives.insert(id, drive.clone());
         let mut led = 0u32;
@@ -92,7 +99,11 @@ impl State {
                 s.primary_since = epoch; // who is named again after an opening owes a takeover (R5)
             }
             // R28: nobody else has what it may lack, and nobody would know
-            s.is_damaged = (s.is_damaged || is_stale) && s.in_sync == [slice];
+            if s.in_sync != [slice] {
+                s.damage = if s.is_damaged() { Damage::None } else { s.damage };
+            } else if is_stale {
+                s.damage = Damage::Waits;
+            }
         });
         if is_stale && let Some(s) = self.groups.get_mut(&group) {
             s.complete.retain(|c| *c != slice || s.in_sync.contains(c));
@@ -135,7 +146,7 @@ impl State {
     /// By drive, the groups of which it has the only copy in sync, and may lack what it acknowledged (R28).
     pub fn damaged(&self) -> BTreeMap<DriveId, Vec<GroupId>> {
         let mut found: BTreeMap<DriveId, Vec<GroupId>> = BTreeMap::new();
-        for g in self.groups.values().filter(|g| g.is_damaged) {
+        for g in self.groups.values().filter(|g| g.is_damaged()) {
             found.entry(g.primary.drive).or_default().push(g.group);
         }
         found
@@ -154,7 +165,7 @@ impl State {
             return Answer::Refused(Refusal::new(RefusalKind::Unable, what));
         };
         for group in &groups {
-            self.change(*group, |s, epoch| (s.is_damaged, s.primary_since) = (false, epoch));
+            self.change(*group, |s, epoch| (s.damage, s.primary_since) = (Damage::Accepted, epoch));
         }
         let what = format!("what drive {drive} lacks of {} groups is accepted as lost", groups.len());
         self.tell(what);

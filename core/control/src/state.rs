@@ -41,6 +41,9 @@ pub struct State {
     pub nodes: BTreeMap<NodeId, Node>,
     /// Drives.
     pub drives: BTreeMap<DriveId, Drive>,
+    /// Drives that were given up, by what is written on them: they come back only blank (R28).
+    #[serde(default)]
+    pub forgotten: BTreeMap<DriveIdentity, DriveId>,
     /// Policies, by name.
     pub policies: BTreeMap<String, Policy>,
     /// Volumes.
@@ -114,6 +117,18 @@ pub struct Drive {
     pub is_stale: bool,
     /// Why it failed.
     pub failure: Option<String>,
+    /// It was given up as lost, and hosts may still use it (R28).
+    #[serde(default)]
+    pub forgetting: Option<Forgetting>,
+}
+
+/// What is waited for before the groups of a drive go on without it.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Forgetting {
+    /// The first revision whose maps know no way to it.
+    pub since: Revision,
+    /// Attachments whose hosts may use an older one.
+    pub hosts: BTreeSet<AttachmentId>,
 }
 
 /// How volumes are stored. All drives are one pool, `default`.

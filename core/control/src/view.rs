@@ -73,7 +73,10 @@ impl State {
             table,
             leaders,
             addresses: self.nodes.iter().map(|(id, n)| (*id, n.address.clone())).collect(),
-            nodes: self.drives.iter().map(|(id, d)| (*id, d.node)).collect(),
+            // R28: there is no way to a drive that was given up
+            nodes: (self.drives.iter().filter(|(_, d)| d.forgetting.is_none()))
+                .map(|(id, d)| (*id, d.node))
+                .collect(),
         })
     }
 }

@@ -197,22 +197,22 @@ fn a_stale_copy_is_not_counted_complete() {
     assert_eq!(c.register(3, 9, &[]), Answer::Registered { drive: DriveId(3), is_stale: true });
     assert!(c.groups().all(|g| !g.complete.contains(&slice(3)) && g.in_sync == [slice(1)]));
     // the sole copy returns stale too: there is nobody else to lead, and it does not before somebody accepts that (R28)
-    assert!(c.groups().all(|g| !g.is_damaged));
+    assert!(c.groups().all(|g| !g.is_damaged()));
     c.register(1, 9, &[]);
-    assert!(c.groups().all(|g| g.in_sync == [slice(1)] && g.primary == slice(1) && g.is_damaged));
+    assert!(c.groups().all(|g| g.in_sync == [slice(1)] && g.primary == slice(1) && g.is_damaged()));
     let (how, why) = health(&c.state);
     assert_eq!(how, Health::Unavailable);
     assert!(why.iter().any(|w| w.contains("accept-damage 1")), "{why:?}");
     // that its floors are zero now, and another opening, do not make it whole
     c.apply(Command::Trust { drive: DriveId(1), open: OpenId(9) });
     c.register(1, 10, &[9]);
-    assert!(c.groups().all(|g| g.is_damaged));
+    assert!(c.groups().all(|g| g.is_damaged()));
     let refused = |answer| matches!(answer, Answer::Refused(_));
     assert!(refused(c.apply(Command::AcceptDamage { drive: DriveId(7) })));
     assert!(refused(c.apply(Command::AcceptDamage { drive: DriveId(2) })));
     let all: Vec<GroupId> = c.groups().map(|g| g.group).collect();
     assert_eq!(c.apply(Command::AcceptDamage { drive: DriveId(1) }), Answer::Groups(all));
-    assert!(c.groups().all(|g| !g.is_damaged && g.primary_since == g.epoch), "a takeover is owed");
+    assert!(c.groups().all(|g| !g.is_damaged() && g.primary_since == g.epoch), "a takeover is owed");
     assert!(refused(c.apply(Command::AcceptDamage { drive: DriveId(1) })), "once");
 }
 
@@ -224,7 +224,7 @@ fn a_stale_sole_copy_gives_way_to_a_complete_one() {
     assert!(c.groups().all(|g| g.in_sync == [slice(1)] && g.complete.contains(&slice(3))));
     c.register(1, 9, &[]);
     assert!(c.groups().all(|g| g.in_sync == [slice(3)] && g.primary == slice(3)));
-    assert!(c.groups().all(|g| g.complete == [slice(3)] && !g.is_damaged));
+    assert!(c.groups().all(|g| g.complete == [slice(3)] && !g.is_damaged()));
 }
 
 #[test]
@@ -256,7 +256,8 @@ fn a_copy_that_lacks_what_it_acknowledged_leaves_and_does_not_lead() {
     assert_eq!((g.primary, g.primary_since), (slice(2), g.epoch), "a takeover is owed");
     assert_eq!((&g.in_sync, &g.complete), (&vec![slice(2)], &vec![slice(2)]), "below min_copies too (R11)");
     c.propose(group, 2, GroupChange::Expel(slice(2)));
-    assert_eq!(c.state.groups[&group], g, "the last one stays");
+    let waits = GroupState { epoch: g.epoch.next(), damage: Damage::Waits, ..g };
+    assert_eq!(c.state.groups[&group], waits, "the last one stays, and waits for the operator's word (R28)");
 }
 
 #[test]
@@ -533,4 +534,137 @@ fn a_state_survives_its_way_through_a_snapshot() {
     c.lose(4);
     let bytes = serde_json::to_vec(&c.state).unwrap();
     assert_eq!(serde_json::from_slice::<State>(&bytes).unwrap(), c.state);
+}
+
+fn forget(drive: u32, is_powered_off: bool) -> Command {
+    Command::Forget { drive: DriveId(drive), is_powered_off }
+}
+/// Who has volume 1 attached, in this life.
+fn attached(c: &mut Cluster, owner: &str) -> (AttachmentId, SessionId) {
+    match c.apply(attach(owner)) {
+        Answer::Attached { attachment, session, .. } => (attachment, session),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn groups_go_on_without_a_drive_that_is_given_up_once_no_host_can_use_it() {
+    // R28: alone in sync, it may serve reads to whoever still reaches it, so nobody else may lead before
+    let mut c = Cluster::new(4);
+    let (host, first) = attached(&mut c, "host");
+    c.lose(2);
+    c.lose(3);
+    let alone: Vec<GroupId> = c.groups().filter(|g| g.in_sync == [slice(1)]).map(|g| g.group).collect();
+    assert!(!alone.is_empty());
+    assert!(matches!(c.apply(forget(1, false)), Answer::Refused(why) if why.message.contains("is up")));
+    c.apply(Command::Heard { node: NodeId(1), is_up: false });
+    for n in [2, 3] {
+        c.apply(Command::Heard { node: NodeId(n), is_up: true });
+    }
+    assert_eq!(c.state.sole_on(DriveId(1)), [], "each has another complete copy");
+    assert_eq!(c.apply(forget(1, false)), Answer::Done);
+    let since = c.state.revision;
+    let map = c.state.volume_map(host).unwrap();
+    assert!(map.revision >= since && !map.nodes.contains_key(&DriveId(1)), "no way leads there");
+    // retired at once: nothing of it is taken, and its node being heard again changes nothing
+    assert!(matches!(c.register(1, 2, &[1]), Answer::Refused(why) if why.message.contains("given up")));
+    c.apply(Command::Heard { node: NodeId(1), is_up: true });
+    assert!(!c.state.is_up(slice(1)));
+    assert!(alone.iter().all(|g| c.state.groups[g].in_sync == [slice(1)]));
+    let (_, why) = health(&c.state);
+    assert!(why.iter().any(|w| w.contains("drive 1") && w.contains("host")), "{why:?}");
+    // an older map, and a process of another life, are no word of the host's
+    let (again, second) = attached(&mut c, "host");
+    assert!(again == host && second > first);
+    assert!(c.state.waits_to_pass(host, since) && !c.state.waits_to_pass(host, Revision(since.0 - 1)));
+    c.apply(Command::Passed { attachment: host, session: second, revision: Revision(since.0 - 1) });
+    c.apply(Command::Passed { attachment: host, session: first, revision: since });
+    assert!(c.state.drives.contains_key(&DriveId(1)));
+    c.apply(Command::Passed { attachment: host, session: second, revision: since });
+    assert!(!c.state.drives.contains_key(&DriveId(1)));
+    let is_well = |g: &GroupState| !g.members.iter().any(|m| m.slice == slice(1)) && !g.is_damaged();
+    assert!(c.groups().all(is_well));
+    assert!(alone.iter().all(|g| c.state.groups[g].primary_since == c.state.groups[g].epoch));
+    assert!(matches!(c.register(1, 3, &[2, 1]), Answer::Refused(_)), "for good");
+    assert_eq!(c.apply(forget(1, false)), Answer::Done, "said again");
+    // what is left is brought back to three copies, those that lost a member among them
+    for _ in 0..10 {
+        c.look(&[1]);
+        c.promote_all();
+    }
+    assert!(c.groups().all(|g| g.in_sync.len() == 3));
+}
+
+#[test]
+fn a_host_that_is_detached_by_force_or_gone_is_not_waited_for() {
+    for how in 0..3 {
+        let mut c = Cluster::new(3);
+        let (host, _) = attached(&mut c, "host");
+        c.lose(2);
+        c.lose(3);
+        c.apply(Command::Heard { node: NodeId(1), is_up: false });
+        c.apply(forget(1, false));
+        assert!(c.state.drives.contains_key(&DriveId(1)));
+        c.apply(match how {
+            0 => Command::DetachForced { attachment: host },
+            1 => Command::Release { attachment: host },
+            _ => forget(1, true),
+        });
+        assert!(!c.state.drives.contains_key(&DriveId(1)), "{how}");
+        assert!(c.groups().all(|g| g.in_sync == [slice(3)]), "the complete copy leads (R11)");
+    }
+}
+
+#[test]
+fn what_nobody_else_has_is_lost_only_by_the_operators_word() {
+    // two of two copies: the first commits alone while the second is away, and is then gone for good
+    let mut c = Cluster { state: State::default(), now: 1_000_000 };
+    c.apply(Command::Begin { cluster: ClusterId(5), copies: 2, is_dev: true });
+    for n in 1..=2 {
+        c.node(n);
+        c.register(n, 1, &[]);
+    }
+    c.apply(create("one", 1 << 30));
+    let all: Vec<GroupId> = c.groups().map(|g| g.group).collect();
+    c.lose(2);
+    c.apply(Command::Heard { node: NodeId(1), is_up: false });
+    assert_eq!(c.state.sole_on(DriveId(1)), all);
+    c.apply(forget(1, true));
+    assert!(c.groups().all(|g| g.in_sync == [slice(2)] && g.is_damaged()));
+    c.apply(Command::Heard { node: NodeId(2), is_up: true });
+    assert_eq!(c.apply(Command::AcceptDamage { drive: DriveId(2) }), Answer::Groups(all.clone()));
+    // then that one is lost too, and there is nobody at all
+    c.apply(Command::Heard { node: NodeId(2), is_up: false });
+    assert!(
+        matches!(c.apply(forget(2, true)), Answer::Refused(why) if why.message.contains("no other copy"))
+    );
+    c.node(3);
+    c.register(3, 1, &[]);
+    c.apply(forget(2, true));
+    assert!(c.groups().all(|g| g.in_sync == [slice(3)] && g.is_damaged() && g.members.len() == 1));
+    assert_eq!(c.apply(Command::AcceptDamage { drive: DriveId(3) }), Answer::Groups(all));
+}
+
+#[test]
+fn a_sole_copy_that_shows_to_lack_something_gives_way_to_a_complete_one() {
+    let mut c = Cluster::new(3);
+    c.lose(2);
+    c.lose(3);
+    let group = c.groups().next().unwrap().group;
+    c.propose(group, 1, GroupChange::Expel(slice(1)));
+    let g = &c.state.groups[&group];
+    assert!(
+        g.in_sync == [slice(3)]
+            && g.primary == slice(3)
+            && !g.complete.contains(&slice(1))
+            && !g.is_damaged()
+    );
+    // and that one: nobody is left
+    c.propose(group, 3, GroupChange::Expel(slice(3)));
+    assert!(c.state.groups[&group].is_damaged());
+    let epoch = c.state.groups[&group].epoch;
+    c.apply(Command::AcceptDamage { drive: DriveId(3) });
+    c.propose(group, 3, GroupChange::Expel(slice(3)));
+    let g = &c.state.groups[&group];
+    assert!(g.damage == Damage::Accepted && g.epoch == epoch.next(), "what is accepted is not asked again");
 }

@@ -4,7 +4,7 @@ use sarsen_node::NodeConfig;
 use sarsen_node::control::run::Node;
 use sarsen_ring::{BlockingDisk, DriveFile};
 use sarsen_store::drive::FormatParams;
-use sarsen_types::{AttachmentId, BLOCK_SIZE, DriveIdentity, Revision};
+use sarsen_types::{AttachmentId, BLOCK_SIZE, DriveIdentity, Revision, SessionId};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
@@ -112,7 +112,8 @@ async fn three_nodes_make_a_cluster_that_survives_a_planned_stop_and_a_return() 
         Err(ApiError::Refused { status: 409, body }) => assert!(body.message.contains("here:/a.sock")),
         other => panic!("{other:?}"),
     }
-    let map = of_third.volume_map(AttachmentId(right.id), Revision(0)).await.unwrap();
+    let map =
+        of_third.volume_map(AttachmentId(right.id), SessionId(right.session), Revision(0)).await.unwrap();
     assert_eq!((map.table.len(), map.leaders.len(), map.session.0), (64, 64, again.session));
 
     // a planned stop hands over: no group is led there, and all volumes can be used

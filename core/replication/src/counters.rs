@@ -35,6 +35,8 @@ counters! {
     joins_restarted,
     /// Joins of copies that lack what we forgot, compared from the beginning.
     joins_compared_whole,
+    /// A joiner showed that a sole copy lacks what it acknowledged: it gives way (R12, R27).
+    leads_behind_a_joiner,
     /// Objects recovered.
     objects_recovered,
     /// Blocks whose data travelled in a recovery.

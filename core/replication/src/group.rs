@@ -6,7 +6,7 @@ use crate::replica::Replica;
 use crate::requests::{HeldList, not_primary};
 use crate::wait::Wait;
 use sarsen_types::record::Body;
-use sarsen_types::{Duration, Epoch, GroupId, GroupState, Instant, Ledger, SliceId, Version};
+use sarsen_types::{Damage, Duration, Epoch, GroupId, GroupState, Instant, Ledger, SliceId, Version};
 use sarsen_wire::peer::GroupBody;
 use smallvec::SmallVec;
 
@@ -66,7 +66,7 @@ impl<P: Clone> Group<P> {
             complete: alloc::vec![],
             members: alloc::vec![],
             min_copies: 1,
-            is_damaged: false,
+            damage: Damage::None,
         };
         Group {
             id,
@@ -127,7 +127,7 @@ impl<P: Clone> Group<P> {
         }
         let may_vanish = state.is_in_sync(cx.me) && state.joining.is_empty();
         cx.out.push(Output::Vanish { group: self.id, may_vanish, may_forget: state.is_whole() });
-        if state.primary == cx.me && cx.is_registered && !state.is_damaged {
+        if state.primary == cx.me && cx.is_registered && !state.is_damaged() {
             // a takeover that counted something as committed begins again where nothing could be: it stays uncommitted (R12)
             let begins_again = |p: &Primary<P>| p.is_collecting() || p.is_veiled && !state.may_commit();
             let goes_on =

@@ -12,7 +12,9 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use sarsen_types::limits::{GRACE, JOIN_WINDOW_MAX, PAGE_ENTRIES_MAX, PREPARE_TIMEOUT};
 use sarsen_types::record::{Entry, Point, Table};
-use sarsen_types::{BlockRange, Epoch, GroupChange, GroupState, ObjectId, RequestNote, SliceId, Version};
+use sarsen_types::{
+    BlockRange, Damage, Epoch, GroupChange, GroupState, ObjectId, RequestNote, SliceId, Version,
+};
 use sarsen_wire::peer::GroupBody;
 
 /// What was asked of the joiner at the start.
@@ -207,6 +209,12 @@ impl<P: Clone> Group<P> {
 
     /// The joiner told its durable floor: both sides list what they touched above it (R18).
     pub fn join_told(&mut self, cx: &mut Cx<P>, from: SliceId, since: Epoch, floor: Version, top: Version) {
+        if self.is_behind(floor) {
+            let Role::Primary(primary) = &mut self.role else { return };
+            cx.counters.leads_behind_a_joiner += 1;
+            primary.is_lacking = true;
+            return self.give_way_to_the_whole(cx);
+        }
         // R18: of what we forgot nothing shows that it was touched; one that held all of it has it, another is compared whole
         let floor = if top < self.ledger.forgotten { Version::ZERO } else { floor };
         cx.counters.joins_compared_whole += u64::from(floor == Version::ZERO && top > Version::ZERO);
@@ -217,6 +225,26 @@ impl<P: Clone> Group<P> {
         join.floor = floor;
         self.list_ours(cx, from, since, floor, None);
         self.send(cx, from, GroupBody::TouchedQ { above: floor, after: None }, None);
+    }
+
+    /// Whether what a joiner knows to be committed is more than we had when we began to lead, alone: after a stop of
+    /// everything a copy that lost the end of its journal may be back before the others (R27), and no takeover could see it.
+    fn is_behind(&self, floor: Version) -> bool {
+        let Role::Primary(primary) = &self.role else { return false };
+        self.is_unseen() && primary.had < floor && floor < Version::start(primary.born)
+    }
+    /// Whether what we lack was seen by nobody, and nobody accepted it.
+    fn is_unseen(&self) -> bool {
+        self.state.in_sync.len() == 1 && self.state.damage == Damage::None
+    }
+
+    /// R12: another copy leads that is complete, or an operator says that we do (R28).
+    pub(crate) fn give_way_to_the_whole(&mut self, cx: &mut Cx<P>) {
+        let Role::Primary(primary) = &self.role else { return };
+        if primary.is_lacking && self.is_unseen() {
+            cx.is_waiting = true;
+            self.propose(cx, GroupChange::Expel(cx.me));
+        }
     }
 
     fn list_ours(

@@ -121,6 +121,11 @@ pub struct Primary<P> {
     pub is_veiled: bool,
     /// The highest version that our takeover found on all copies: the floor once it is over, until a write of ours is committed.
     pub settled: Option<Version>,
+    /// The highest version that a copy in sync had when our takeover asked: what is committed below our takeover's epoch is at
+    /// or below it, or every one of them lost it.
+    pub had: Version,
+    /// A joiner showed that we lack what was committed before we led: we give way (R12).
+    pub is_lacking: bool,
     /// Ordered writes for which our own store had no space (R7), and when they were last tried.
     pub refused: Vec<Version>,
     pub(crate) refused_at: Instant,
@@ -164,6 +169,8 @@ impl<P> Primary<P> {
             fences: Vec::new(),
             is_veiled: false,
             settled: None,
+            had: Version::ZERO,
+            is_lacking: false,
             refused: Vec::new(),
             refused_at: now,
         }
@@ -365,6 +372,7 @@ impl<P: Clone> Group<P> {
         self.remove_silent(cx);
         self.takeover_tick(cx);
         self.tick_joins(cx);
+        self.give_way_to_the_whole(cx);
         self.refresh_fences(cx);
         let Role::Primary(primary) = &self.role else { return };
         if !primary.is_serving()

@@ -214,6 +214,7 @@ impl<P: Clone> Group<P> {
         }
         if !takeover.paging && takeover.copies.iter().all(|c| c.floor.is_some()) {
             takeover.paging = true;
+            primary.had = takeover.copies.iter().map(|c| c.top).max().unwrap_or_default();
             let slices: Vec<SliceId> = takeover.copies.iter().map(|c| c.slice).collect();
             for slice in slices {
                 self.ask_pages(cx, slice);

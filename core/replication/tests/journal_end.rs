@@ -140,13 +140,13 @@ fn a_sole_copy_that_may_lack_something_does_not_lead_until_that_is_accepted() {
     let mut c = Cluster::new(1, 1);
     c.run(3 * SECOND);
     c.write_till_done(1, 0, 1, 5);
-    c.change(|s| s.is_damaged = true);
+    c.change(|s| s.damage = Damage::Waits);
     c.run(SECOND);
     c.read(0, 2, 0);
     c.run(5 * SECOND);
     assert!(!c.was_read(2), "{:?}", c.reply(2));
     let since = c.state.epoch.next();
-    c.change(|s| (s.is_damaged, s.primary_since) = (false, since));
+    c.change(|s| (s.damage, s.primary_since) = (Damage::Accepted, since));
     c.run(3 * SECOND);
     assert_eq!(c.value(3, 0), 5);
     c.write_till_done(4, 0, 1, 7);
@@ -181,4 +181,60 @@ fn what_is_written_before_a_copy_is_compared_does_not_hide_what_it_lost() {
         assert_eq!(c.value(50, 0), 0, "{dies}");
         c.settle();
     }
+}
+
+/// Everything stops; node 0 lost the end of its journal, is back first, and after `settle` it is alone (R27).
+fn back_first(min_copies: u8) -> Cluster {
+    let mut c = Cluster::new(3, min_copies);
+    c.run(3 * SECOND);
+    c.write_till_done(1, 0, 1, 5);
+    c.run(SECOND);
+    let image = c.image(0);
+    c.write_till_done(2, 0, 1, 6);
+    c.run(SECOND);
+    c.crash_all();
+    c.crash_to(0, image);
+    c.remove(1);
+    c.remove(2);
+    c.start(0);
+    c.run(3 * SECOND);
+    assert_eq!(c.lead(), 0);
+    c
+}
+
+#[test]
+fn a_copy_that_lost_its_end_and_is_back_first_gives_way_to_one_that_knows_more() {
+    // found in review: the copies that came after it were made like it, though their floors showed what it lacks
+    let mut c = back_first(2);
+    c.start(1);
+    c.join(1);
+    c.run_until("another leads", 5 * SECOND, |c| c.lead() != 0);
+    assert!(!c.state.complete.contains(&support::slice(0)));
+    c.start(2);
+    let lead = c.lead();
+    c.join(if lead == 1 { 2 } else { 1 });
+    c.run_until("a write can commit", 5 * SECOND, |c| c.state.in_sync.len() == 2);
+    assert_eq!(c.value(3, 0), 6);
+    c.join(0);
+    c.settle();
+}
+
+#[test]
+fn where_nobody_else_is_complete_what_a_sole_copy_lacks_is_the_operators_to_accept() {
+    // with one copy it commits alone: those that were removed are not complete any more
+    let mut c = back_first(1);
+    c.start(1);
+    c.join(1);
+    c.run_until("it waits", 5 * SECOND, |c| c.state.is_damaged());
+    c.read(0, 3, 0);
+    c.run(2 * SECOND);
+    assert!(!c.was_read(3), "{:?}", c.reply(3));
+    let since = c.state.epoch.next();
+    c.change(|s| (s.damage, s.primary_since) = (Damage::Accepted, since));
+    c.run_until("the other is made like it", 5 * SECOND, |c| c.state.in_sync.len() == 2);
+    assert_eq!(c.value(4, 0), 5);
+    c.write_till_done(5, 0, 1, 7);
+    c.start(2);
+    c.join(2);
+    c.settle();
 }

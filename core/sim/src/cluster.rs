@@ -137,7 +137,7 @@ impl Cluster {
                 complete: slices,
                 members,
                 min_copies: (copies - 1).max(1),
-                is_damaged: false,
+                damage: Damage::None,
             };
             state.groups.insert(id, group);
             state.policies.get_mut("default").expect("it is there").table.push(id);

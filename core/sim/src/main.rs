@@ -40,9 +40,9 @@ const SEEDS_ENOUGH: usize = 1_000;
 /// What no seed may meet.
 const NEVER: [&str; 1] = ["unrepairable"];
 /// What too few seeds meet to be counted on; it is told in prose in replication's tests.
-const SELDOM: [&str; 1] = ["takeovers_with_corruption"];
+const SELDOM: [&str; 2] = ["leads_behind_a_joiner", "takeovers_with_corruption"];
 /// Rare events of the cluster of which some must be met; beside them each counter of a slice, and each fault.
-const MUST: [&str; 23] = [
+const MUST: [&str; 24] = [
     "attachments whose answer was lost",
     "blocks moved out of the journal",
     "copies expelled that lacked what they acknowledged",
@@ -51,6 +51,7 @@ const MUST: [&str; 23] = [
     "damaged entries at open",
     "dials of a node without power",
     "drive images rolled back",
+    "drives given up as lost",
     "drives lost",
     "drives that rot made unreadable",
     "forced detaches ended",

@@ -85,6 +85,8 @@ pub struct Node {
     pub older: Option<Image>,
     /// Bits of its drive flipped, and nobody knows which.
     pub is_rotten: bool,
+    /// The drive it had before, gone for good: somebody may say so (R28).
+    pub lost: Option<DriveId>,
     /// Its drive ended under it (S9).
     pub has_failed: bool,
     /// Its power is off: nobody hears that it is gone.
@@ -141,6 +143,7 @@ impl Node {
             stopping: None,
             older: None,
             is_rotten: false,
+            lost: None,
             has_failed: false,
             is_dark: false,
             drives: 1,
@@ -277,6 +280,7 @@ impl Cluster {
     pub fn lose_drive(&mut self, node: usize) {
         self.end(node, End::Kill);
         let n = &mut self.nodes[node];
+        n.lost = n.id.map(|id| id.drive);
         n.drives += 1;
         n.identity = identity(node, n.drives);
         let (image, region) = blank(n.identity);
@@ -302,6 +306,13 @@ impl Cluster {
         let Some(claim) = n.claim.clone() else { return };
         // a process that began tells its addresses first: whatever drives it had are down until they register
         self.command(node_command(node));
+        if let Some(drive) = self.nodes[node].lost.take()
+            && self.rng.random_bool(0.5)
+        {
+            self.command(Command::Forget { drive, is_powered_off: true });
+            assert!(!self.meta.state.drives.contains_key(&drive), "nobody uses {drive} any more");
+            self.count("drives given up as lost");
+        }
         let n = &self.nodes[node];
         let command = Command::Register(Register {
             identity: n.identity,

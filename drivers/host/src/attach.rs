@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 /// Between two tries while no node answers.
 const AGAIN: Duration = Duration::from_millis(300);
@@ -89,15 +90,16 @@ pub async fn export_nbd(config: ExportConfig, ready: impl FnOnce(u64, &Listen)) 
     let ask = Attach { owner, exclusive: true, read_only: config.read_only };
     let attached = api.attach(&config.volume, &ask).await?;
     let id = AttachmentId(attached.id);
-    let map = Arc::new(api.volume_map(id, Revision(0)).await?);
-    let grant = (id, Generation(attached.generation), SessionId(attached.session));
+    let session = SessionId(attached.session);
+    let map = Arc::new(api.volume_map(id, session, Revision(0)).await?);
+    let grant = (id, Generation(attached.generation), session);
     let size = map.size;
     let mut served = start(&config, ClusterId(cluster), grant, map.clone())?;
     ready(size, &served.at);
     let why = tokio::select! {
         _ = term.recv() => None,
         _ = int.recv() => None,
-        why = follow(&api, id, map, &served.tell) => Some(why),
+        why = follow(&api, (id, session), map, &served.tell, &mut served.goes_by) => Some(why),
         why = &mut served.ended => Some(anyhow!(why.unwrap_or_else(|_| "the data thread ended".into()))),
     };
     let taken = end(served, why.is_none()).await;
@@ -119,15 +121,25 @@ pub async fn export_nbd(config: ExportConfig, ready: impl FnOnce(u64, &Listen)) 
     }
 }
 
-/// Passes every newer map on; ends only when the attachment does.
-async fn follow(api: &Client, id: AttachmentId, first: Arc<VolumeMap>, tell: &Way) -> anyhow::Error {
+/// Passes every newer map on; ends only when the attachment does. A newer one is asked for when the data thread goes by the
+/// last: asking says so (R28).
+async fn follow(
+    api: &Client,
+    (id, session): (AttachmentId, SessionId),
+    first: Arc<VolumeMap>,
+    tell: &Way,
+    goes_by: &mut watch::Receiver<Revision>,
+) -> anyhow::Error {
     let mut known = first.revision;
     loop {
-        match api.volume_map(id, known).await {
+        match api.volume_map(id, session, known).await {
             Ok(map) => {
                 if map.revision > known {
                     known = map.revision;
                     tell.send(Told::Map(Arc::new(map)));
+                    if goes_by.wait_for(|at| *at >= known).await.is_err() {
+                        return anyhow!("the data thread ended");
+                    }
                 }
             }
             Err(ApiError::Refused { status: 404, .. }) => return anyhow!("the attachment was taken away"),

@@ -10,13 +10,14 @@ use sarsen_client as client;
 use sarsen_client::Client;
 use sarsen_nbd::{Connection, Export, Next, Out};
 use sarsen_ring::{ConnId, Event, Ring, RingConfig, Stream};
-use sarsen_types::{AttachmentId, ClusterId, Generation, Instant, SessionId, SliceId, VolumeMap};
+use sarsen_types::{AttachmentId, ClusterId, Generation, Instant, Revision, SessionId, SliceId, VolumeMap};
 use sarsen_wire::client::{ClientReply, Greeting};
 use sarsen_wire::handshake::{Dialer, Mac};
 use sarsen_wire::{decode_reply, encode_request};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, channel};
+use tokio::sync::watch;
 
 /// NBD clients of one export at a time.
 const CLIENTS_MAX: usize = 256;
@@ -38,6 +39,8 @@ pub struct Served {
     pub tell: Way,
     /// Where it takes connections: of port 0, the one that was picked.
     pub at: Listen,
+    /// The revision of the map it goes by: what only older ones knew is closed.
+    pub goes_by: watch::Receiver<Revision>,
     /// Why it ended.
     pub ended: tokio::sync::oneshot::Receiver<String>,
 }
@@ -52,6 +55,7 @@ pub fn start(
     let (sender, inbox) = channel();
     let (opened, opening) = mpsc::channel();
     let (done, ended) = tokio::sync::oneshot::channel();
+    let (went_by, goes_by) = watch::channel(map.revision);
     let (listen, key, read_only) = (config.listen.clone(), config.key, config.read_only);
     let body = move || {
         let pool = Pool::new();
@@ -75,14 +79,14 @@ pub fn start(
                 let _ = opened.send(Ok((ring.waker(), at)));
                 let greeting = Greeting { attachment: grant.0, generation: grant.1, session: grant.2 };
                 let us = Party { cluster, key, boot_id: boot_id(), greeting };
-                let why = Host::new(ring, us, map, read_only).run(&inbox);
+                let why = Host::new(ring, us, map, read_only, went_by).run(&inbox);
                 let _ = done.send(why);
             }
         }
     };
     std::thread::Builder::new().name("sarsen-nbd".into()).spawn(body)?;
     let (waker, at) = opening.recv().context("the data thread ended")??;
-    Ok(Served { tell: Way { sender, waker }, at, ended })
+    Ok(Served { tell: Way { sender, waker }, at, goes_by, ended })
 }
 
 enum Role {
@@ -115,6 +119,7 @@ struct Host {
     out: Vec<client::Output>,
     /// The room of what was carried out, for what comes next.
     next_out: Vec<client::Output>,
+    went_by: watch::Sender<Revision>,
     is_stopping: bool,
     ended: Option<String>,
 }
@@ -151,7 +156,13 @@ impl Out for Aside<'_> {
 }
 
 impl Host {
-    fn new(ring: Ring, us: Party, map: Arc<VolumeMap>, read_only: bool) -> Host {
+    fn new(
+        ring: Ring,
+        us: Party,
+        map: Arc<VolumeMap>,
+        read_only: bool,
+        went_by: watch::Sender<Revision>,
+    ) -> Host {
         let g = us.greeting;
         let seed = u64::from_le_bytes(proof::nonce()[..8].try_into().expect("eight bytes"));
         let config = client::Config::new(g.attachment, g.generation, g.session, seed);
@@ -177,6 +188,7 @@ impl Host {
             answers: Vec::new(),
             out: Vec::new(),
             next_out: Vec::new(),
+            went_by,
             is_stopping: false,
             ended: None,
         }
@@ -198,6 +210,7 @@ impl Host {
                 self.step(now, client::Input::Tick);
             }
             self.carry_out(now);
+            self.tell_revision();
             if let Some(why) = self.ended.take() {
                 self.requests.into_values().for_each(Request::abandon);
                 return why;
@@ -206,6 +219,12 @@ impl Host {
                 return "stopped".into();
             }
         }
+    }
+
+    /// After all that a newer map asked for was carried out: what only older maps knew is closed.
+    fn tell_revision(&mut self) {
+        let revision = self.client.map().revision;
+        self.went_by.send_if_modified(|known| core::mem::replace(known, revision) != revision);
     }
 
     fn event(&mut self, now: Instant, event: Event, inbox: &Receiver<Told>) {

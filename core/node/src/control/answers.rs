@@ -2,7 +2,7 @@
 use super::api::{Failure, Hand, write};
 use axum::Json;
 use axum::extract::{Path, Query, State as Shared};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 use sarsen_api as api;
 use sarsen_control::{Answer, Command, State};
 use sarsen_types::{BLOCK_SIZE, DriveId, SliceId};
@@ -77,6 +77,9 @@ pub async fn drives(Shared(desk): Hand) -> Json<Vec<api::Drive>> {
         is_up: state.is_drive_up(d),
         is_stale: d.is_stale,
         damaged_groups: damaged.get(id).into_iter().flatten().map(|g| g.0).collect(),
+        sole_groups: state.sole_on(*id).iter().map(|g| g.0).collect(),
+        is_given_up: d.forgetting.is_some(),
+        waits_for: d.forgetting.iter().flat_map(|f| state.owners(&f.hosts)).map(str::to_owned).collect(),
         failure: d.failure.clone(),
     };
     Json(state.drives.iter().map(drive).collect())
@@ -93,6 +96,18 @@ pub async fn accept_damage(
         Answer::Groups(groups) => Ok(Json(api::Accepted { groups: groups.iter().map(|g| g.0).collect() })),
         other => unreachable!("accepted damage answers {other:?}"),
     }
+}
+
+/// `POST /v1/drives/{id}/forget`
+pub async fn forget_drive(
+    Shared(desk): Hand,
+    Path(id): Path<u32>,
+    headers: HeaderMap,
+    Json(asked): Json<api::ForgetDrive>,
+) -> Result<StatusCode, Failure> {
+    let command = Command::Forget { drive: DriveId(id), is_powered_off: asked.powered_off };
+    write(&desk, &headers, command).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// `GET /v1/groups`

@@ -61,6 +61,7 @@ pub fn router(desk: Arc<Desk>) -> Router {
         .route("/v1/nodes", get(answers::nodes))
         .route("/v1/drives", get(answers::drives))
         .route("/v1/drives/{id}/accept-damage", post(answers::accept_damage))
+        .route("/v1/drives/{id}/forget", post(answers::forget_drive))
         .route("/v1/groups", get(answers::groups))
         .route("/v1/pools", get(answers::pools))
         .route("/v1/policies", get(answers::policies))

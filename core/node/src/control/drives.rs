@@ -64,6 +64,7 @@ impl Drives {
 
     /// Registers each drive (R1); from then on it is served. Returns when all are.
     pub async fn register(&self) -> anyhow::Result<()> {
+        let mut refused = Vec::new();
         for handle in &self.handles {
             let facts = handle.facts();
             let register = Register {
@@ -81,7 +82,13 @@ impl Drives {
             };
             let (id, is_stale) = match self.desk.ask(Command::Register(register)).await {
                 Answer::Registered { drive, is_stale } => (drive, is_stale),
-                Answer::Refused(why) => bail!("{}: {why}", facts.path.display()),
+                // the other drives are served all the same
+                Answer::Refused(why) => {
+                    tracing::error!("{}: {why}", facts.path.display());
+                    refused.push(format!("{}: {why}", facts.path.display()));
+                    handle.stop();
+                    continue;
+                }
                 other => unreachable!("a registration answers {other:?}"),
             };
             let state = self.desk.now();
@@ -95,6 +102,9 @@ impl Drives {
                 facts.path.display(),
                 if is_stale { ", stale" } else { "" }
             );
+        }
+        if !refused.is_empty() && refused.len() == self.handles.len() {
+            bail!("{}", refused.join("; "));
         }
         Ok(())
     }
@@ -127,16 +137,16 @@ impl Drives {
         }
     }
 
-    /// R1: a drive that was registered by another opening (a copy of its image) is not ours any more: it ends here, since
-    /// a sole copy has no other to stop it.
+    /// R1, R28: a drive that was registered by another opening (a copy of its image), or given up as lost, is not ours any
+    /// more: it ends here, since a sole copy has no other to stop it.
     fn end_usurped(&self, state: &State, mut served: Served) -> Served {
         served.retain(|id, handle| {
-            let is_ours = state.drives.get(id).is_none_or(|d| d.open == handle.facts().open);
+            let is_forgotten = state.forgotten.contains_key(&handle.facts().identity);
+            let is_current = state.drives.get(id).is_none_or(|d| d.open == handle.facts().open);
+            let is_ours = is_current && !is_forgotten;
             if !is_ours {
-                tracing::error!(
-                    "drive {id} ({}) was opened elsewhere: it ends here",
-                    handle.facts().path.display()
-                );
+                let why = if is_forgotten { "given up as lost" } else { "opened elsewhere" };
+                tracing::error!("drive {id} ({}) was {why}: it ends here", handle.facts().path.display());
                 handle.stop();
                 self.served.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
             }

@@ -8,7 +8,7 @@ use sarsen_api as api;
 use sarsen_api::{ErrorBody, MAP_WAIT_SECONDS};
 use sarsen_control::state::{Attachment, State, Volume};
 use sarsen_control::{Answer, Command};
-use sarsen_types::{AttachmentId, Revision, VolumeId, VolumeMap};
+use sarsen_types::{AttachmentId, Revision, SessionId, VolumeId, VolumeMap};
 use serde::Deserialize;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -167,23 +167,33 @@ pub async fn detach(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// What a map is asked to be newer than.
+/// What a map is asked to be newer than, and by whom.
 #[derive(Deserialize)]
 pub struct After {
-    /// A revision.
+    /// A revision: older maps are used no more.
     #[serde(default)]
     pub after: u64,
+    /// The session that does not.
+    #[serde(default)]
+    pub session: u64,
 }
 
 /// `GET /v1/attachments/{id}/map?after=`: from this node's own metadata, so that clients learn of changes while a
 /// leader is elected; a node that lags behind what the client knows waits until it does not.
 pub async fn map(Shared(desk): Hand, Path(id): Path<u64>, Query(query): Query<After>) -> Done<VolumeMap> {
-    let (id, after) = (AttachmentId(id), Revision(query.after));
+    let (id, after, session) = (AttachmentId(id), Revision(query.after), SessionId(query.session));
     let until = Instant::now() + Duration::from_secs(MAP_WAIT_SECONDS);
     let mut states = desk.state.clone();
-    let mut asked_leader = false;
+    let (mut asked_leader, mut has_passed) = (false, false);
     loop {
         let state = states.borrow_and_update().clone();
+        if !has_passed && state.waits_to_pass(id, after) {
+            has_passed = true;
+            let command = Command::Passed { attachment: id, session, revision: after };
+            // without a leader it is said with the next call
+            let _ = desk.try_ask(&command, None).await;
+            continue;
+        }
         match state.volume_map(id) {
             Some(map) if state.map_revision > after || Instant::now() >= until => return Ok(Json(map)),
             Some(_) => {}

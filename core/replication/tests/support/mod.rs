@@ -91,7 +91,7 @@ impl Cluster {
             complete: all.clone(),
             members: all.iter().map(|&slice| Member { slice, assignment: 1 }).collect(),
             min_copies,
-            is_damaged: false,
+            damage: Damage::None,
         };
         let mut cluster = Cluster {
             now: Instant(1_000_000_000),
@@ -407,10 +407,18 @@ impl Cluster {
             GroupChange::Remove(who) => self.remove(index(who)),
             GroupChange::Expel(who) => {
                 self.expelled += 1;
-                let heir = self.state.in_sync.iter().copied().find(|s| *s != who).expect("it is not alone");
+                let is_sole = self.state.in_sync == [who];
+                let from = if is_sole { &self.state.complete } else { &self.state.in_sync };
+                let Some(heir) = from.iter().copied().find(|s| *s != who) else {
+                    return self.change(|s| s.damage = Damage::Waits);
+                };
                 self.change(|s| {
                     s.in_sync.retain(|c| *c != who);
                     s.complete.retain(|c| *c != who);
+                    if is_sole {
+                        s.in_sync.push(heir);
+                        s.joining.retain(|j| j.slice != heir);
+                    }
                     if s.primary == who {
                         s.primary = heir;
                     }
