@@ -37,6 +37,7 @@ fn groups_go_on_without_a_drive_that_is_given_up_though_its_process_lives() {
     let dev = Dev::start(&["--nodes", "5", "--drive-size", "2GiB", "--volume", "v:64MiB"]).unwrap();
     dev.wait_ok().unwrap();
     let mut checker = Checker::new(&dev.socket("v"), "v", 64 << 20, 4, 4, 21);
+    let log = dev.dir().join("node-1.log");
     let (spell, lost) = checker.beside(|| {
         let lost = drive_of(&dev, 1);
         for node in [2, 3] {
@@ -66,7 +67,6 @@ fn groups_go_on_without_a_drive_that_is_given_up_though_its_process_lives() {
         })
         .unwrap();
         signal(zombie, libc::SIGCONT);
-        let log = dev.dir().join("node-1.log");
         wait_until("it ends its drive", SOON, || {
             Ok(std::fs::read_to_string(&log)?.contains("was given up as lost: it ends here"))
         })
@@ -78,12 +78,9 @@ fn groups_go_on_without_a_drive_that_is_given_up_though_its_process_lives() {
     checker.write_for(Duration::from_secs(1)).expect_clean();
     // it comes back only blank
     dev.kill_node(1).unwrap();
-    let refused = dev.try_sarsen(&["dev", "start-node", "1", "--dir", dev.dir().to_str().unwrap()]).unwrap();
-    let log = std::fs::read_to_string(dev.dir().join("node-1.log")).unwrap();
-    assert!(
-        !refused.status.success() && log.contains(&format!("it is drive {lost}, which was given up")),
-        "{log}"
-    );
+    let _ = dev.try_sarsen(&["dev", "start-node", "1", "--dir", dev.dir().to_str().unwrap()]).unwrap();
+    let why = format!("it is drive {lost}, which was given up");
+    wait_until("it is refused", SOON, || Ok(std::fs::read_to_string(&log)?.contains(&why))).unwrap();
     let path = dev.drive(1);
     dev.sarsen(&["drive", "format", "--force", path.to_str().unwrap()], None).unwrap();
     dev.start_node(1).unwrap();
@@ -120,5 +117,4 @@ fn what_only_the_lost_drive_had_is_given_up_by_name() {
     // what it had is lost, so nothing is asked of what was written before
     let mut fresh = Checker::new(&dev.socket("v"), "v", 64 << 20, 4, 4, 23);
     fresh.write_for(Duration::from_secs(2)).expect_clean();
-    fresh.verify().unwrap();
 }

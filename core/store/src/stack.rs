@@ -86,10 +86,8 @@ impl Stack {
         }
         match self.entries.iter_mut().find(|o| o.held.version == held.version) {
             Some(same) if same.role == Role::Mark => *same = Over { held, role: Role::Repair },
-            Some(same) if same.held.place.kind() == Kind::Damaged => {
-                gone.push(std::mem::replace(&mut same.held, held));
-            }
-            Some(_) => gone.push(held),
+            Some(same) if is_worse(held, same.held) => gone.push(held),
+            Some(same) => gone.push(std::mem::replace(&mut same.held, held)),
             None => {
                 let at = self.entries.partition_point(|o| o.held.version < held.version);
                 self.entries.insert(at, Stack::own(held));
@@ -160,6 +158,9 @@ impl Stack {
                         gone.push(o.held);
                     }
                 }
+                Some(newer) if o.role == Role::Own && is_worse(newer.held, o.held) => {
+                    gone.push(std::mem::replace(&mut newer.held, o.held));
+                }
                 Some(_) if o.role != Role::Mark => gone.push(o.held),
                 Some(_) => {}
             }
@@ -228,6 +229,13 @@ fn replace(now: &mut Held, held: Held, base: Held, gone: &mut Vec<Held>, displac
         true => displaced.push(base),
         false => gone.push(old),
     }
+}
+
+/// Of two records with one version the later wins, unless it is damaged and the earlier is not. This must be the rule
+/// wherever two meet: a replay has them in one stack, a running store may have a checkpoint's cut between them, and where
+/// they keep different places one is freed that the other names (found in review).
+fn is_worse(later: Held, earlier: Held) -> bool {
+    later.place.kind() == Kind::Damaged && earlier.place.kind() != Kind::Damaged
 }
 
 /// All entries of a block, the highest first, each version once: `stacks` from the newest, those of `runs`, then the leaf's

@@ -152,7 +152,7 @@ pub struct Recover {
     /// Its family.
     pub family: FamilyId,
     /// The epoch of the join. Every entry below it, also one that lies under a newer one, is replaced by what is given,
-    /// absence included; entries at or above it stay, unless the given one is of equal version and theirs damaged.
+    /// absence included; entries at or above it stay; of two of equal version the given one stays, unless it alone is damaged.
     /// The given one takes its place in the order of versions.
     pub since: Epoch,
     /// The first block; the entries are of the blocks from there, at most a piece. Payload: the data entries' blocks, in order.
