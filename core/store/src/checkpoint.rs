@@ -171,7 +171,7 @@ impl<D: Disk> Store<D> {
         let now = self.clock();
         let is_pressed = self.space().client_blocks_free == 0
             && now.since(self.checkpoint.pressed) >= FULL_EVERY
-            && (self.changed_blocks > 0 || self.has_doomed());
+            && (self.changed_blocks > 0 || self.left_blocks > 0 || self.has_doomed());
         if is_pressed {
             self.checkpoint.pressed = now;
         }
@@ -267,6 +267,7 @@ impl<D: Disk> Store<D> {
         }
         self.space.cut(self.head.sequence, self.root + 1);
         self.changed_blocks = 0;
+        self.left_blocks = 0;
         self.owed = [0, self.owed[0]];
         self.checkpoint = State {
             stage: Stage::Merging,
@@ -543,6 +544,8 @@ impl<D: Disk> Store<D> {
         self.pass();
         self.trim_regions();
         if again {
+            // first what waited for the end of this one: it would wait as long as anything is dropped (found in review)
+            while self.may_write() && self.write_block() {}
             self.cut();
         }
     }

@@ -2,6 +2,9 @@
 use sarsen_buffer::Buf;
 use smallvec::SmallVec;
 
+/// Buffers of one write, at most: of 1,024 Linux takes no more (`UIO_MAXIOV`).
+pub const WRITE_BUFS_MAX: usize = 512;
+
 /// Names an operation on a disk; chosen by who submits it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct OpId(pub u64);
@@ -35,7 +38,7 @@ pub trait Disk {
     fn size(&self) -> u64;
     /// Reads `buf.len()` bytes into `buf`, which comes back with the completion.
     fn read(&mut self, id: OpId, offset: u64, buf: Buf);
-    /// Writes `bufs` one after the other from `offset` on. Durable when completed if [`Disk::writes_are_durable`].
+    /// Writes `bufs`, at most [`WRITE_BUFS_MAX`], one after the other from `offset` on. Durable when completed if [`Disk::writes_are_durable`].
     fn write(&mut self, id: OpId, offset: u64, bufs: SmallVec<[Buf; 2]>);
     /// Makes completed writes durable.
     fn flush(&mut self, id: OpId);

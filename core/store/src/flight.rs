@@ -1,6 +1,6 @@
 //! Journal blocks under way: records gathered into one, written with their data or beside them, persisted in order (S6, S7,
 //! S9, S10).
-use crate::disk::{Disk, DiskError};
+use crate::disk::{Disk, DiskError, WRITE_BUFS_MAX};
 use crate::events::{Event, Token};
 use crate::group::is_structural;
 use crate::journal::{DATA_MAX, Draft, Head, UNITS_MAX};
@@ -51,6 +51,10 @@ impl Item {
     /// A record that has no places yet.
     pub fn new(who: Who, record: Record, payload: Option<Buf>) -> Item {
         Item { who, record, payload, places: SmallVec::new() }
+    }
+    /// Whether it is written once more, with its data elsewhere (S9).
+    fn is_again(&self) -> bool {
+        matches!(self.who, Who::Block(_))
     }
 }
 
@@ -140,12 +144,22 @@ impl<D: Disk> Store<D> {
 
     /// Whether a journal block may be written now.
     pub(crate) fn may_write(&self) -> bool {
-        let Some(Item { record, .. }) = self.queue.front() else { return false };
+        let Some(item) = self.queue.front() else { return false };
         // a block may also leave a gap at the end of the ring
-        let has_ring_space = self.ring_in_use() + 2 * UNITS_MAX < self.ring.units;
-        has_ring_space
+        let has_room = |kept: u64| self.ring_in_use() + 2 * UNITS_MAX + kept < self.ring.units;
+        if item.is_again() {
+            return has_room(0);
+        }
+        has_room(self.kept_for_again())
             && self.in_flight.len() < self.window()
-            && (self.checkpoint.is_idle() || !(is_structural(record) || self.is_memory_full()))
+            && (self.checkpoint.is_idle() || !(is_structural(&item.record) || self.is_memory_full()))
+    }
+
+    /// Units of the ring that are kept for records which are written once more because their data went elsewhere (S9). They
+    /// wait for nothing: the block they were in cannot be persisted before them, nor a checkpoint be made that was cut after
+    /// it, so what they would wait for might wait for them (found in review).
+    fn kept_for_again(&self) -> u64 {
+        (2 * UNITS_MAX).min(self.ring.units / 8)
     }
 
     /// Journal blocks that may be in flight: fewer and fewer as the ring fills (S13).
@@ -153,7 +167,8 @@ impl<D: Disk> Store<D> {
         let slack = 100 - SLOW_PER_CENT;
         let used = self.ring_in_use() * 100 / self.ring.units;
         let left = slack - used.saturating_sub(SLOW_PER_CENT).min(slack);
-        ((JOURNAL_WINDOW_MAX as u64 * left / slack) as usize).max(1)
+        // room for one more block for each write that fails: what opens the drive counts on the whole window (S8)
+        (((JOURNAL_WINDOW_MAX - BAD_WRITES_MAX) as u64 * left / slack) as usize).max(1)
     }
 
     /// Writes one journal block with its data; `false` when what is first in the queue has to wait.
@@ -230,7 +245,12 @@ impl<D: Disk> Store<D> {
 
     /// Gathers what is queued, each record with places outside the ring; whether something has to wait.
     fn gather(&mut self, gathered: &mut Gathered) -> bool {
+        let only_again = self.queue.front().is_some_and(Item::is_again);
         while let Some(mut item) = self.queue.pop_front() {
+            if only_again && !item.is_again() {
+                self.queue.push_front(item); // what waits for room does not use what is kept
+                break;
+            }
             if is_structural(&item.record) && !self.checkpoint.is_idle() {
                 self.queue.push_front(item);
                 return true;
@@ -249,6 +269,12 @@ impl<D: Disk> Store<D> {
             };
             if !gathered.draft.record(&item.record, &places) {
                 places.iter().for_each(|p| self.space.give_back(*p));
+                if gathered.draft.is_empty() {
+                    self.fail(
+                        "a record is longer than a journal block: this is a fault of the program".into(),
+                    );
+                    return true;
+                }
                 self.queue.push_front(item);
                 break;
             }
@@ -337,7 +363,7 @@ impl Gathered {
             }
             let buf = payload.blocks(at, count);
             match self.writes.last_mut() {
-                Some(last) if last.0 + last.1 == places[at] => {
+                Some(last) if last.0 + last.1 == places[at] && last.2.len() < WRITE_BUFS_MAX => {
                     last.1 += count as u64;
                     last.2.push(buf);
                 }

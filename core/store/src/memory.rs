@@ -1,5 +1,5 @@
 //! A disk in memory that remembers what was synced: it can crash, tear, lose, rot and misdirect.
-use crate::disk::{Completion, Disk, DiskError, OpId};
+use crate::disk::{Completion, Disk, DiskError, OpId, WRITE_BUFS_MAX};
 use sarsen_buffer::Buf;
 use sarsen_types::BLOCK_SIZE;
 use smallvec::SmallVec;
@@ -150,6 +150,7 @@ impl MemDisk {
                 return self.done.push(Completion { id, buf: None, result: Err(DiskError::Io(libc::EIO)) });
             }
             Waiting::Write(id, offset, bufs) => {
+                assert!(bufs.len() <= WRITE_BUFS_MAX, "the kernel takes no write of {} buffers", bufs.len());
                 let first = offset / BLOCK_SIZE as u64 + self.misdirect.take().unwrap_or(0);
                 if result.is_ok() {
                     let blocks = bufs.iter().flat_map(|b| b.chunks_exact(BLOCK_SIZE));

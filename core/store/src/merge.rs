@@ -192,6 +192,7 @@ impl<D: Disk> Store<D> {
         directory.is_changed = true;
         for object in objects {
             let (family, left) = left.remove(object).unwrap_or_default();
+            self.left_blocks += left.len() as u64;
             self.checkpoint.job.leave(id, *object, family, &left);
             group.put_back(*object, left, &mut back);
         }

@@ -18,7 +18,7 @@ use sarsen_buffer::{Buf, Pool};
 use sarsen_types::{BLOCK_SIZE, DriveIdentity};
 
 /// Roots and journal blocks are numbered up to here at most: no drive writes as many.
-const NUMBER_MAX: u64 = 1 << 62;
+pub(crate) const NUMBER_MAX: u64 = 1 << 62;
 
 /// Why a slice does not open.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -160,6 +160,9 @@ impl<D: Disk> Store<D> {
                 in_ring += 1;
             } else if space.contains(block) {
                 space.mark_held(block).map_err(|why| OpenError::NoMap { block, why })?;
+            } else {
+                let why = Malformed { at: 0, what: "a place that data can lie in" };
+                return Err(OpenError::NoMap { block, why });
             }
         }
         let found = Found {
@@ -191,17 +194,30 @@ fn newest_root<D: Disk>(
     region: &SliceRegion,
     options: &Options,
 ) -> Result<Root, OpenError> {
-    let mut best: Option<Root> = None;
+    let mut best: Option<(Root, Buf)> = None;
     let mut why = Malformed { at: 0, what: "a readable block" };
-    for block in region.roots() {
-        let Some(buf) = io.read(block, 1) else { continue };
-        match read_root(&buf, options.drive, region) {
-            Ok(root) if best.as_ref().is_none_or(|b| b.number < root.number) => best = Some(root),
+    let roots = region.roots().map(|block| (block, io.read(block, 1)));
+    for buf in roots.iter().filter_map(|r| r.1.as_ref()) {
+        match read_root(buf, options.drive, region) {
+            Ok(root) if best.as_ref().is_none_or(|b| b.0.number < root.number) => {
+                best = Some((root, buf.clone()))
+            }
             Ok(_) => {}
             Err(e) => why = e,
         }
     }
-    best.ok_or(OpenError::NoRoot(why))
+    let (root, newest) = best.ok_or(OpenError::NoRoot(why))?;
+    // What only the older root names is free from now on, and the next checkpoint writes over it before it writes a root: were
+    // that write torn, the older one would be all there is, and name what is gone (found in review).
+    for (block, held) in roots {
+        if held.is_none_or(|buf| *buf != *newest) {
+            let written = io.write(block, newest.clone()).and_then(|()| io.read(block, 1));
+            if written.is_none_or(|buf| *buf != *newest) {
+                return Err(OpenError::Device(format!("a root cannot be written to block {block}")));
+            }
+        }
+    }
+    Ok(root)
 }
 
 pub(crate) fn read_root(bytes: &[u8], drive: DriveIdentity, region: &SliceRegion) -> Result<Root, Malformed> {

@@ -35,6 +35,10 @@ impl SliceRegion {
     pub fn is_in_ring(&self, block: u64) -> bool {
         (self.ring_first..self.bitmap_first()).contains(&block)
     }
+    /// Whether data of a client may lie in a block.
+    pub fn may_hold(&self, block: u64) -> bool {
+        self.is_in_ring(block) || (self.data_first()..self.blocks - 1).contains(&block)
+    }
     /// First block of the bitmaps.
     pub fn bitmap_first(&self) -> u64 {
         self.ring_first + self.ring_blocks

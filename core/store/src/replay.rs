@@ -2,7 +2,7 @@
 use crate::disk::Disk;
 use crate::group::{Groups, Left, each_entry};
 use crate::journal::{self, Head, UNITS_MAX};
-use crate::open::{Blocking, Opened};
+use crate::open::{Blocking, NUMBER_MAX, Opened};
 use crate::place::Kind;
 use crate::region::SliceRegion;
 use crate::store::Options;
@@ -81,12 +81,12 @@ pub(crate) fn replay<D: Disk>(
         let mut ended = false;
         while waiting.len() < 2 * JOURNAL_WINDOW_MAX {
             let head = replayed.head;
-            let mut found = read_block(&mut ahead, options, head);
+            let mut found = read_block(&mut ahead, region, options, head);
             let mut skipped = 0;
             if found.is_none() && head.unit > 0 {
                 // a block that did not fit the end of the ring is at its start
                 skipped = region.ring_blocks - head.unit;
-                found = read_block(&mut ahead, options, Head { unit: 0, ..head });
+                found = read_block(&mut ahead, region, options, Head { unit: 0, ..head });
             }
             let Some((peek, block)) = found else {
                 ended = true;
@@ -121,16 +121,18 @@ pub(crate) fn replay<D: Disk>(
         let settled = group.ledger.floor.max(group.settled);
         group.settle(settled);
     }
-    opened.is_broken |= has_hole(io, region, options, replayed.head, durable);
+    let rest = scan(io, region, options, replayed.head, durable);
+    opened.is_broken |= rest.has_hole;
     if opened.is_broken {
-        // blocks of the broken part must not be taken for successors of what is written from here on
-        replayed.head.sequence += 2 * JOURNAL_WINDOW_MAX as u64;
+        // blocks of the broken part must not be taken for successors of what is written from here on, nor for a hole again
+        replayed.head.sequence = (rest.highest + 2 * JOURNAL_WINDOW_MAX as u64).min(NUMBER_MAX);
     }
     replayed
 }
 
 fn read_block<D: Disk>(
     ahead: &mut Ahead<'_, '_, D>,
+    region: &SliceRegion,
     options: &Options,
     head: Head,
 ) -> Option<(journal::Peek, journal::Block)> {
@@ -140,7 +142,9 @@ fn read_block<D: Disk>(
         return None;
     }
     let block = journal::open(&ahead.get(head.unit, peek.body)?).ok()?;
-    (block.previous == head.previous).then_some((peek, block))
+    // sealed by whom it may: what names a place that no data can lie in is no block of this slice
+    let mut places = block.records.iter().flat_map(|r| &r.1);
+    (block.previous == head.previous && places.all(|p| region.may_hold(*p))).then_some((peek, block))
 }
 
 fn apply_block<D: Disk>(
@@ -203,33 +207,37 @@ fn damage(groups: &mut Groups, record: &Record, id: ObjectId, block: u16, place:
     found.map(|o| o.held.place = o.held.place.damaged()).is_some()
 }
 
+/// What the ring holds behind the end.
+struct Rest {
+    has_hole: bool,
+    /// The highest sequence met, the end's own included.
+    highest: u64,
+}
+
 /// After the end the rest of the ring is scanned: a later block of this drive beyond the window, or one that knew a
 /// block at or past the hole to be durable, means a broken middle (S8).
-fn has_hole<D: Disk>(
+fn scan<D: Disk>(
     io: &mut Blocking<'_, D>,
     region: &SliceRegion,
     options: &Options,
     head: Head,
     durable: u64,
-) -> bool {
-    if durable >= head.sequence {
-        return true;
-    }
+) -> Rest {
+    let mut rest = Rest { has_hole: durable >= head.sequence, highest: head.sequence };
     let mut unit = 0;
     while unit < region.ring_blocks {
         let n = (region.ring_blocks - unit).min(2 * UNITS_MAX);
-        let Some(buf) = io.read(region.ring_first + unit, n) else { return true };
-        for bytes in buf.chunks_exact(BLOCK_SIZE) {
+        let buf = io.read(region.ring_first + unit, n);
+        rest.has_hole |= buf.is_none();
+        for bytes in buf.iter().flat_map(|b| b.chunks_exact(BLOCK_SIZE)) {
             let Ok(peek) = journal::peek(bytes, options.drive) else { continue };
-            let later = peek.sequence > head.sequence;
-            if later
-                && (peek.sequence > head.sequence + JOURNAL_WINDOW_MAX as u64
-                    || peek.durable >= head.sequence)
-            {
-                return true;
+            if peek.sequence > head.sequence && peek.sequence <= NUMBER_MAX {
+                let is_far = peek.sequence > head.sequence + JOURNAL_WINDOW_MAX as u64;
+                rest.has_hole |= is_far || peek.durable >= head.sequence;
+                rest.highest = rest.highest.max(peek.sequence);
             }
         }
         unit += n;
     }
-    false
+    rest
 }

@@ -123,6 +123,8 @@ pub struct Store<D: Disk> {
     pub(crate) moved_floors: BTreeSet<GroupId>,
     /// Blocks changed since the last cut.
     pub(crate) changed_blocks: u64,
+    /// Blocks that the checkpoint under way, or the last, did not merge: nobody could know yet that they were committed.
+    pub(crate) left_blocks: u64,
     /// Leaves that the next checkpoint writes because of them, and those of the one under way.
     pub(crate) owed: [u64; 2],
     pub(crate) ops: BTreeMap<OpId, Op>,
@@ -190,6 +192,7 @@ impl<D: Disk> Store<D> {
             bad: BTreeSet::new(),
             moved_floors: BTreeSet::new(),
             changed_blocks: 0,
+            left_blocks: 0,
             owed: [0; 2],
             ops: BTreeMap::new(),
             next_op: 0,

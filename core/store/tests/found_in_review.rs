@@ -1,6 +1,7 @@
 //! What readers of the code found that no history, walk or seed had met.
 mod support;
-use sarsen_types::BlockRange;
+use sarsen_types::record::{Body, Table};
+use sarsen_types::*;
 use support::*;
 
 const SIZE: u64 = 64 << 20;
@@ -61,4 +62,139 @@ fn a_block_recovered_over_an_entry_that_a_checkpoint_froze_has_one_owner_after_a
     crashed.audit();
     fill(&mut crashed, 3000, 5, 7);
     all(&mut crashed, 6);
+}
+
+#[test]
+fn many_small_writes_of_one_turn_are_no_longer_than_the_kernel_takes() {
+    let mut bench = Bench::new(SIZE, 4 << 20);
+    for n in 0..1150 {
+        bench.write(object(n / 500), one(n as u16 % 500), 1);
+    }
+    bench.quiet();
+    assert_eq!(bench.persisted.len(), 1150);
+}
+
+#[test]
+fn a_root_that_one_crash_left_behind_is_made_good_before_anything_it_names_is_used_again() {
+    let mut bench = Bench::new(SIZE, 4 << 20);
+    bench.write(object(1), one(0), 1);
+    bench.checkpoint();
+    let roots = bench.region().roots().map(|block| bench.on_disk(block));
+    for (lost, then) in [(roots[1], roots[0]), (roots[0], roots[1])] {
+        let mut image = bench.image();
+        image.rot(lost, 100);
+        let mut image = bench.restarted(image).image();
+        image.rot(then, 100);
+        assert_eq!(bench.restarted(image).read(object(1), 0), Ok(1));
+    }
+}
+
+#[test]
+fn data_that_go_elsewhere_wait_neither_for_the_window_nor_for_a_checkpoint() {
+    for asks in [false, true] {
+        let mut bench = Bench::new(SIZE, 4 << 20);
+        let first = bench.on_disk(bench.region().data_first());
+        bench.store.disk_mut().bad = [first].into();
+        bench.store.disk_mut().is_held = true;
+        // too long for the journal write itself (S10)
+        for n in 0..1100u32 {
+            bench.write(object(n / 200), BlockRange::new(n as u16 % 200 * 5, 5), 2);
+            bench.turn();
+            if asks && n == 3 {
+                bench.store.ask_checkpoint();
+            }
+        }
+        let_go(&mut bench);
+        bench.quiet();
+        assert_eq!(bench.persisted.len(), 1100, "{asks}");
+        bench.settle();
+        assert_eq!(bench.read(object(0), 0), Ok(2));
+        bench.audit();
+    }
+}
+
+#[test]
+#[should_panic(expected = "longer than a journal block")]
+fn a_record_that_fits_no_block_ends_the_drive_and_not_the_turn() {
+    let mut bench = Bench::new(SIZE, 4 << 20);
+    let session = |n: u64| (AttachmentId(n), Generation(1), SessionId(n));
+    let table = Table { sessions: (0..8000).map(session).collect(), ..Table::default() };
+    bench.persist(Body::Table(table), None);
+    bench.turn();
+    bench.turn();
+}
+
+#[test]
+fn a_broken_middle_is_met_once() {
+    let mut bench = Bench::new(1 << 30, 4 << 20);
+    assert!(bench.region().ring_blocks > 8100, "{}", bench.region().ring_blocks);
+    for n in 0..4000u32 {
+        bench.write(object(n / 1000), one(n as u16 % 1000), 0);
+        bench.turn();
+    }
+    let mut image = bench.image();
+    image.rot(bench.on_disk(bench.region().ring_first + 10), 500);
+    let broken = bench.restarted(image);
+    assert!(broken.opened.is_broken);
+    let mut again = broken.restarted(broken.image());
+    assert!(!again.opened.is_broken, "what follows the hole lies there still");
+    again.write(object(50), one(0), 3);
+    again.quiet();
+    let again = again.restarted(again.image());
+    assert!(!again.opened.is_broken && again.opened.replayed == 1);
+}
+
+#[test]
+fn a_second_deletion_does_not_wait_until_the_first_is_carried_out() {
+    let mut bench = Bench::new(1 << 30, 16 << 20);
+    let of = |layer: u64, chunk: u32| ObjectId::new(layer, chunk);
+    for n in 0..24_000 {
+        bench.write(of(1, n), one(0), 1);
+        if n % 500 == 0 {
+            bench.quiet();
+        }
+    }
+    bench.write(of(2, 0), one(0), 1);
+    bench.checkpoint();
+    bench.persist(Body::DropLayer { layer: LayerId(1) }, None);
+    bench.quiet();
+    bench.store.disk_mut().is_held = true;
+    bench.store.ask_checkpoint();
+    bench.persist(Body::DropLayer { layer: LayerId(2) }, None);
+    let first = bench.used();
+    bench.write(of(3, 0), one(0), 1);
+    let before = bench.persisted.len();
+    let turns = (0..).find(|_| {
+        bench.store.disk_mut().complete(0);
+        bench.turn();
+        bench.persisted.len() == before + 2
+    });
+    assert!(bench.used() > first / 2, "after {turns:?} turns {} of {first} blocks are in use", bench.used());
+}
+
+#[test]
+fn what_a_last_discard_frees_in_a_full_store_is_found_though_its_floor_came_late() {
+    let mut bench = Bench::new(SIZE, 4 << 20);
+    for n in 0.. {
+        if bench.store.space().client_blocks_free == 0 {
+            bench.checkpoint();
+        }
+        if bench.store.space().client_blocks_free == 0 {
+            break;
+        }
+        bench.write(object(1000 + n / 16), BlockRange::new(n as u16 % 16 * 64, 64), 8);
+        bench.quiet();
+    }
+    assert_eq!(bench.store.space().client_blocks_free, 0);
+    bench.write(object(1000), BlockRange::new(0, 64), 0);
+    let at = |ms: u64| Instant(ms * 1_000_000);
+    let mut pass = |bench: &mut Bench, from: u64| {
+        for ms in (from..from + 3000).step_by(100) {
+            bench.store.finish(at(ms), &mut Vec::new());
+        }
+    };
+    pass(&mut bench, 1000); // checkpoints that cannot know yet that it is committed
+    bench.store.raise_floor(GROUP, bench.version());
+    pass(&mut bench, 5000);
+    assert!(bench.store.space().client_blocks_free > 0);
 }
