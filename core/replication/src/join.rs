@@ -13,7 +13,7 @@ use alloc::vec::Vec;
 use sarsen_types::limits::{GRACE, JOIN_WINDOW_MAX, PAGE_ENTRIES_MAX, PREPARE_TIMEOUT};
 use sarsen_types::record::{Entry, Point, Table};
 use sarsen_types::{
-    BlockRange, Damage, Epoch, GroupChange, GroupState, ObjectId, RequestNote, SliceId, Version,
+    BlockRange, Damage, Epoch, GroupChange, GroupState, Mark, ObjectId, RequestNote, SliceId, Version,
 };
 use sarsen_wire::peer::GroupBody;
 
@@ -331,26 +331,23 @@ impl<P: Clone> Group<P> {
             })
             .map(|(id, n)| (RequestNote { id, object: n.object, range: n.range }, n.version))
             .collect();
-        let mut table = Table {
-            since,
-            is_first: true,
-            sessions: self.ledger.sessions.iter().map(|(&a, &(g, s))| (a, g, s)).collect(),
-            marks: self.ledger.marks().collect(),
-            requests: Vec::new(),
-            point: None,
-        };
-        let mut pages = requests.chunks(PAGE_ENTRIES_MAX).peekable();
-        loop {
-            table.requests = pages.next().map(<[_]>::to_vec).unwrap_or_default();
-            let is_last = pages.peek().is_none();
+        let sessions: Vec<_> = self.ledger.sessions.iter().map(|(&a, &(g, s))| (a, g, s)).collect();
+        let marks: Vec<Mark> = self.ledger.marks().collect();
+        // each page is one record in one journal block, however many attachments there are (found in review)
+        let pages = [sessions.len(), marks.len(), requests.len()].map(|n| n.div_ceil(PAGE_ENTRIES_MAX));
+        let pages = pages.into_iter().max().unwrap_or_default().max(1);
+        for page in 0..pages {
+            let is_last = page + 1 == pages;
             let point = Point { floor: self.ledger.floor, forgotten: self.ledger.forgotten };
-            table.point = is_last.then_some(point);
-            let next = Table { since, ..Table::default() };
-            let table = core::mem::replace(&mut table, next);
+            let table = Table {
+                since,
+                is_first: page == 0,
+                sessions: nth_page(&sessions, page),
+                marks: nth_page(&marks, page),
+                requests: nth_page(&requests, page),
+                point: is_last.then_some(point),
+            };
             self.send(cx, joiner, GroupBody::Table { table, sending, is_last }, None);
-            if is_last {
-                return;
-            }
         }
     }
 
@@ -489,4 +486,9 @@ impl<P: Clone> Group<P> {
             self.advance_join(cx, joiner);
         }
     }
+}
+
+/// The page of a list with this number, empty behind its end.
+fn nth_page<T: Clone>(of: &[T], page: usize) -> Vec<T> {
+    of.chunks(PAGE_ENTRIES_MAX).nth(page).map(<[_]>::to_vec).unwrap_or_default()
 }

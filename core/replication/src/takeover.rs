@@ -8,7 +8,7 @@ use crate::wait::{Then, Wait};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use sarsen_types::record::{BlockStack, Body, Content, Write};
-use sarsen_types::{Epoch, GroupChange, RequestNote, SliceId, Version, limits};
+use sarsen_types::{Epoch, GroupChange, Mark, RequestNote, SliceId, Version, limits};
 use sarsen_wire::peer::{Cursor, GroupBody, TailNote};
 use smallvec::SmallVec;
 
@@ -400,8 +400,8 @@ impl<P: Clone> Group<P> {
                 family: rewrite.family,
                 range: rewrite.range,
                 content,
+                marks: self.marks_with(&rewrite.requests, &voided),
                 requests: rewrite.requests,
-                marks: self.ledger.marks().collect(),
                 takeover: Some(voided.clone()),
             };
             let draft = Draft { write, payload, askers: SmallVec::new(), olds: rewrite.olds, is_drain: true };
@@ -409,6 +409,22 @@ impl<P: Clone> Group<P> {
         }
         self.recheck(cx);
         cx.again.push(self.id);
+    }
+
+    /// Marks for a rewrite: of the queues that its records name, then of others, as many as one record bears. One that a copy
+    /// is not told costs it memory until the queue's next write.
+    fn marks_with(&self, requests: &[RequestNote], voided: &[RequestNote]) -> SmallVec<[Mark; 1]> {
+        let is_named = |m: &Mark| {
+            let is_its = |n: &RequestNote| {
+                (n.id.attachment, n.id.session, n.id.queue) == (m.attachment, m.session, m.queue)
+            };
+            requests.iter().chain(voided).any(is_its)
+        };
+        let (mut named, others): (SmallVec<[Mark; 1]>, SmallVec<[Mark; 1]>) =
+            self.ledger.marks().partition(is_named);
+        named.extend(others);
+        named.truncate(limits::PAGE_ENTRIES_MAX);
+        named
     }
 
     /// R12, R27: a copy heard from since we started that stays silent for GRACE is removed, and the takeover starts
