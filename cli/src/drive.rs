@@ -2,16 +2,20 @@
 use crate::cluster::{Cluster, Where};
 use crate::failure::{During, Failure, Outcome};
 use crate::forget::{Forget, names};
-use crate::output::{Output, line_out};
+use crate::output::Output;
 use crate::size::Size;
 use clap::{Args, Subcommand};
-use sarsen_store::drive::{FormatParams, format, read};
+use indicatif::{ProgressBar, ProgressStyle};
+use sarsen_store::drive::{FormatParams, Superblock, format, read};
 use sarsen_store::file::FileDisk;
-use sarsen_types::DriveIdentity;
+use sarsen_types::{BLOCK_SIZE, DriveIdentity};
 use std::fs::{File, OpenOptions};
 use std::io::Read;
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
+
+/// Bytes of zeroes written at once.
+const ZEROES: usize = 1 << 20;
 
 /// Drives
 #[derive(Debug, Args)]
@@ -32,6 +36,12 @@ enum Verb {
         /// Slices: stores of their own, each with a thread [default: 1]
         #[arg(long)]
         slices: Option<u8>,
+        /// Write a file whole now, so that no write has to make room for itself later
+        #[arg(long, conflicts_with = "sparse")]
+        prewrite: bool,
+        /// Leave a file's holes: its file system may then be full before the drive is
+        #[arg(long)]
+        sparse: bool,
         /// Format although it holds something else
         #[arg(long)]
         force: bool,
@@ -58,10 +68,18 @@ impl Drive {
     /// Does it.
     pub async fn run(self, place: &Where, output: Output) -> Outcome {
         match self.verb {
-            Verb::Format { path, size, slices, force } => {
+            Verb::Format { path, size, slices, prewrite, sparse, force } => {
                 refuse_foreign(&path, force)?;
-                format_file(&path, size, slices)?;
-                line_out(&format!("formatted {}", path.display()))
+                let room = match (prewrite, sparse) {
+                    (true, _) => Room::Written,
+                    (_, true) => Room::Sparse,
+                    _ => Room::Allocated,
+                };
+                let made = format_file(&path, size, slices, room)?;
+                let facts = serde_json::json!({
+                    "path": path, "identity": made.identity.to_string(), "size": made.size, "slices": made.slices.len(),
+                });
+                output.show(&facts, |_| format!("formatted {}", path.display()))
             }
             Verb::Inspect { path } => inspect(&path, output),
             Verb::AcceptDamage { id, yes } => accept_damage(&place.cluster()?, id, yes, output).await,
@@ -110,9 +128,13 @@ async fn accept_damage(cluster: &Cluster, id: u32, yes: bool, output: Output) ->
 
 /// Opens for ourselves alone: a drive that a node serves is not formatted under it.
 fn open(path: &Path, size: Option<Size>, is_written: bool) -> Outcome<FileDisk> {
-    use std::os::unix::fs::OpenOptionsExt;
+    use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
     let what = format_args!("open {}", path.display()).to_string();
-    let is_device = std::fs::metadata(path).is_ok_and(|m| m.file_type().is_block_device());
+    let known = std::fs::metadata(path).ok();
+    let is_device = known.as_ref().is_some_and(|m| m.file_type().is_block_device());
+    if let Some(device) = known.filter(|_| is_device && is_written) {
+        sarsen_ring::refuse_misaligned(path, device.rdev()).during(&what)?;
+    }
     let mut options = OpenOptions::new();
     options.read(true).write(is_written).create(is_written && size.is_some() && !is_device);
     if is_device && is_written {
@@ -158,14 +180,74 @@ fn refuse_foreign(path: &Path, force: bool) -> Outcome {
     }
 }
 
+/// What of a file is given room on its file system when it is formatted (S5).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Room {
+    /// Nothing but what is written.
+    Sparse,
+    /// All of it; the journals are written.
+    Allocated,
+    /// All of it is written.
+    Written,
+}
+
 /// Formats a file or device.
-pub fn format_file(path: &Path, size: Option<Size>, slices: Option<u8>) -> Outcome {
+pub fn format_file(path: &Path, size: Option<Size>, slices: Option<u8>, room: Room) -> Outcome<Superblock> {
     let mut disk = open(path, size, true)?;
     let mut random = [0; 16];
     File::open("/dev/urandom").and_then(|mut f| f.read_exact(&mut random)).during("get random bytes")?;
     let params =
         FormatParams { identity: DriveIdentity(u128::from_le_bytes(random)), slices: slices.unwrap_or(1) };
-    format(&mut disk, params).during(format_args!("format {}", path.display()))?;
+    let what = format_args!("format {}", path.display()).to_string();
+    let made = format(&mut disk, params).during(&what)?;
+    drop(disk);
+    make_room(path, &made, room).during(&what)?;
+    Ok(made)
+}
+
+/// Gives a file the room it will take; the journals of a device are written too, so that the first round of each is as fast as
+/// the second.
+fn make_room(path: &Path, made: &Superblock, room: Room) -> std::io::Result<()> {
+    if room == Room::Sparse {
+        return Ok(());
+    }
+    let file = OpenOptions::new().write(true).open(path)?;
+    if file.metadata()?.is_file() {
+        use std::os::fd::AsRawFd;
+        // SAFETY: no pointers.
+        let done = unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, made.size as libc::off_t) };
+        if done != 0 {
+            let why = std::io::Error::last_os_error();
+            // a file system without it has no space to promise
+            if why.raw_os_error() != Some(libc::EOPNOTSUPP) {
+                return Err(why);
+            }
+        }
+    }
+    let block = BLOCK_SIZE as u64;
+    let parts: Vec<(u64, u64)> = made
+        .slices
+        .iter()
+        .map(|s| match room {
+            // all but the roots, which stand at both ends
+            Room::Written => (s.offset + block, (s.blocks - 2) * block),
+            _ => (s.offset + s.ring_first * block, s.ring_blocks * block),
+        })
+        .collect();
+    let bar = ProgressBar::new(parts.iter().map(|p| p.1).sum());
+    bar.set_style(ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes}  {eta}").expect("a template"));
+    let zeroes = vec![0; ZEROES];
+    for (mut at, len) in parts {
+        let end = at + len;
+        while at < end {
+            let now = ZEROES.min((end - at) as usize);
+            file.write_all_at(&zeroes[..now], at)?;
+            at += now as u64;
+            bar.inc(now as u64);
+        }
+    }
+    file.sync_all()?;
+    bar.finish_and_clear();
     Ok(())
 }
 

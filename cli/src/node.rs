@@ -2,6 +2,7 @@
 use crate::cluster::Where;
 use crate::failure::{Failure, Outcome};
 use crate::output::Output;
+use crate::size::Size;
 use clap::{Args, Subcommand, ValueEnum};
 use sarsen_node::NodeConfig;
 use sarsen_slice::LeaseMode;
@@ -47,6 +48,9 @@ struct Serve {
     /// How reads are leased [default: as the machine's clock deserves]
     #[arg(long, value_enum)]
     lease: Option<Lease>,
+    /// Memory for the maps of all drives together [default: 256MiB for each]
+    #[arg(long)]
+    memory: Option<Size>,
     /// No unix socket: what runs on this machine comes over TCP too, as from other machines
     #[arg(long)]
     tcp_only: bool,
@@ -98,6 +102,7 @@ impl Serve {
             }),
             copies: self.dev_copies,
             is_dev: self.dev,
+            memory: self.memory.map(|m| m.0),
             is_tcp_only: self.tcp_only,
         };
         Ok(sarsen_node::run(config).await?)

@@ -3,6 +3,7 @@ use super::process::{Process, how};
 use super::settings::Settings;
 use super::show::{self, Show};
 use super::{control, settings};
+use crate::drive::Room;
 use crate::failure::{During, Failure, Outcome};
 use crate::size::Size;
 use std::ffi::OsString;
@@ -90,7 +91,7 @@ impl Fleet {
                 // Under another name until it is whole: a start that was cut short begins it anew.
                 let new = drive.with_extension("new");
                 let _ = fs::remove_file(&new);
-                crate::drive::format_file(&new, Some(Size(self.settings.drive_size)), None)?;
+                crate::drive::format_file(&new, Some(Size(self.settings.drive_size)), None, Room::Sparse)?;
                 fs::rename(&new, &drive).during(format_args!("name {}", drive.display()))?;
             }
         }

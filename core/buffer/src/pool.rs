@@ -1,4 +1,5 @@
 //! A pool of page-aligned slots in a few sizes, and counted views into them.
+use crate::arena::Arena;
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -18,9 +19,12 @@ struct Slot {
     len: usize,
     class: usize,
     views: Cell<u32>,
+    /// Its memory is the arena's.
+    is_cut: bool,
 }
 
 struct Shared {
+    arena: Option<Arena>,
     free: RefCell<[Vec<NonNull<Slot>>; CLASSES.len()]>,
     live_bytes: Cell<usize>,
     peak_bytes: Cell<usize>,
@@ -47,14 +51,25 @@ impl Default for Pool {
 impl Pool {
     /// An empty pool.
     pub fn new() -> Pool {
-        Pool(Rc::new(Shared { free: RefCell::default(), live_bytes: Cell::new(0), peak_bytes: Cell::new(0) }))
+        Pool::over(None)
+    }
+
+    /// An empty pool whose slots are cut from an arena first, as long as it has room.
+    pub fn over(arena: Option<Arena>) -> Pool {
+        let (live_bytes, peak_bytes) = (Cell::new(0), Cell::new(0));
+        Pool(Rc::new(Shared { arena, free: RefCell::default(), live_bytes, peak_bytes }))
+    }
+
+    /// What its slots are cut from first.
+    pub fn arena(&self) -> Option<&Arena> {
+        self.0.arena.as_ref()
     }
 
     /// A buffer of `len` bytes, with whatever its slot held before. Bounds on memory are its callers' (permits, grants).
     pub fn take(&self, len: usize) -> Buf {
         let class = CLASSES.iter().position(|&c| len <= c).unwrap_or(CLASSES.len());
         let reused = self.0.free.borrow_mut().get_mut(class).and_then(Vec::pop);
-        let slot = reused.unwrap_or_else(|| Slot::new(class, len));
+        let slot = reused.unwrap_or_else(|| Slot::new(class, len, self.arena()));
         // SAFETY: slots are live while they are in the free list or have a view; this one came from the list or is new.
         let slot_ref = unsafe { slot.as_ref() };
         slot_ref.views.set(1);
@@ -90,13 +105,20 @@ impl Pool {
 }
 
 impl Slot {
-    fn new(class: usize, len: usize) -> NonNull<Slot> {
+    fn new(class: usize, len: usize, arena: Option<&Arena>) -> NonNull<Slot> {
         let len = CLASSES.get(class).copied().unwrap_or(len.next_multiple_of(ALIGN)).max(ALIGN);
+        let slot = |memory, is_cut| {
+            NonNull::from(Box::leak(Box::new(Slot { memory, len, class, views: Cell::new(0), is_cut })))
+        };
+        // one of no class is not kept, and what was cut is not given back
+        if let Some(memory) = arena.filter(|_| class < CLASSES.len()).and_then(|a| a.cut(len)) {
+            return slot(memory, true);
+        }
         let layout = Layout::from_size_align(len, ALIGN).expect("a slot's size is bounded");
         // SAFETY: the layout has a size above zero.
         let memory = unsafe { alloc_zeroed(layout) };
         let Some(memory) = NonNull::new(memory) else { handle_alloc_error(layout) };
-        NonNull::from(Box::leak(Box::new(Slot { memory, len, class, views: Cell::new(0) })))
+        slot(memory, false)
     }
 
     /// # Safety
@@ -105,7 +127,9 @@ impl Slot {
         // SAFETY: by the caller's promise this is the box of `Slot::new`, and its memory has the layout given there.
         unsafe {
             let slot = Box::from_raw(slot.as_ptr());
-            dealloc(slot.memory.as_ptr(), Layout::from_size_align_unchecked(slot.len, ALIGN));
+            if !slot.is_cut {
+                dealloc(slot.memory.as_ptr(), Layout::from_size_align_unchecked(slot.len, ALIGN));
+            }
         }
     }
 }
@@ -204,7 +228,9 @@ impl Drop for Buf {
         self.pool.live_bytes.set(self.pool.live_bytes.get() - slot.len);
         let mut free = self.pool.free.borrow_mut();
         match free.get_mut(slot.class) {
-            Some(list) if (list.len() + 1) * slot.len <= KEPT_BYTES_MAX => list.push(self.slot),
+            Some(list) if slot.is_cut || (list.len() + 1) * slot.len <= KEPT_BYTES_MAX => {
+                list.push(self.slot)
+            }
             // SAFETY: this was its last view.
             _ => unsafe { Slot::free(self.slot) },
         }
@@ -246,6 +272,23 @@ mod tests {
         drop(part);
         assert_eq!(pool.live_bytes(), 0);
         assert_eq!(pool.take(5000).as_ptr(), address);
+    }
+
+    #[test]
+    fn slots_are_cut_from_the_arena_while_it_has_room_and_come_back_to_the_pool() {
+        let pool = Pool::over(Arena::new(2 << 20));
+        let all = pool.arena().unwrap().addresses();
+        let is_cut = |buf: &Buf| all.contains(&(buf.as_ptr() as usize));
+        let mut held: Vec<Buf> = (0..4).map(|_| pool.take(512 << 10)).collect();
+        assert!(held.iter().all(is_cut) && held.iter().all(|b| b.iter().all(|byte| *byte == 0)));
+        let beside = pool.take(4096);
+        assert!(!is_cut(&beside), "there is no room left");
+        held.iter_mut().for_each(|b| b.get_mut().fill(7));
+        drop(held);
+        let again: Vec<Buf> = (0..4).map(|_| pool.take(512 << 10)).collect();
+        assert!(again.iter().all(is_cut), "used again, whatever is kept of others");
+        drop(pool);
+        assert!(again[0].iter().all(|byte| *byte == 7), "a view keeps the arena");
     }
 
     #[test]

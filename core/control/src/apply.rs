@@ -1,6 +1,6 @@
 //! One command after the other.
 use crate::command::{Answer, Command, Entry, Rot};
-use crate::state::{Answered, Node, Policy, REQUEST_MS, REQUESTS_MAX, State};
+use crate::state::{Answered, NODE_REQUEST_MS, Node, Policy, REQUEST_MS, REQUESTS_MAX, State};
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
@@ -24,7 +24,8 @@ impl State {
         let answer = self.carry_out(&entry.command);
         self.end_forgetting();
         if let Some(id) = entry.request {
-            self.remember(id, &answer);
+            let lasts = if entry.command.is_of_nodes() { NODE_REQUEST_MS } else { REQUEST_MS };
+            self.remember(id, lasts, &answer);
         }
         debug_assert!(self.is_consistent(), "after {entry:?}");
         answer
@@ -137,13 +138,13 @@ impl State {
         }
     }
 
-    fn remember(&mut self, id: u128, answer: &Answer) {
+    fn remember(&mut self, id: u128, lasts: u64, answer: &Answer) {
         let now = self.now_ms;
-        self.answered.retain(|_, a| now - a.at_ms.min(now) < REQUEST_MS);
+        self.answered.retain(|_, a| now < a.until_ms);
         if self.answered.len() >= REQUESTS_MAX {
-            let oldest = self.answered.iter().min_by_key(|(_, a)| a.at_ms).map(|(id, _)| *id);
+            let oldest = self.answered.iter().min_by_key(|(_, a)| a.until_ms).map(|(id, _)| *id);
             oldest.and_then(|id| self.answered.remove(&id));
         }
-        self.answered.insert(id, Answered { at_ms: now, answer: answer.clone() });
+        self.answered.insert(id, Answered { until_ms: now + lasts, answer: answer.clone() });
     }
 }

@@ -165,6 +165,34 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Whether only nodes ask it, many times a minute perhaps, and nobody asks them to.
+    pub fn is_of_nodes(&self) -> bool {
+        !matches!(
+            self,
+            Command::CreateVolume { .. }
+                | Command::GrowVolume { .. }
+                | Command::DeleteVolume { .. }
+                | Command::Attach { .. }
+                | Command::Release { .. }
+                | Command::DetachForced { .. }
+                | Command::AcceptDamage { .. }
+                | Command::Forget { .. }
+                | Command::SetDownOut { .. }
+        )
+    }
+    /// Whether what it takes away does not come back: it is carried out once for one call, so the call has an id (R30).
+    pub fn is_destructive(&self) -> bool {
+        matches!(
+            self,
+            Command::DeleteVolume { .. }
+                | Command::DetachForced { .. }
+                | Command::AcceptDamage { .. }
+                | Command::Forget { .. }
+        )
+    }
+}
+
 /// What a slice that leads groups found rotten on its drive.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Rot {

@@ -17,6 +17,8 @@ pub const EVENTS_MAX: usize = 1000;
 pub const REQUESTS_MAX: usize = 10_000;
 /// How long a request id is remembered (R30).
 pub const REQUEST_MS: u64 = 24 * 60 * 60 * 1000;
+/// How long a node's own is: it asks again until it is answered, and then no more.
+pub const NODE_REQUEST_MS: u64 = 10 * 60 * 1000;
 /// Default of `down_out` (R19).
 pub const DOWN_OUT_MS: u64 = 10 * 60 * 1000;
 /// Bytes of a name.
@@ -239,8 +241,9 @@ pub struct Event {
 /// An answer that was given.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Answered {
-    /// When, milliseconds since 1970.
-    pub at_ms: u64,
+    /// Until when it is remembered, milliseconds since 1970.
+    #[serde(alias = "at_ms")]
+    pub until_ms: u64,
     /// What.
     pub answer: Answer,
 }

@@ -40,6 +40,7 @@ fn config(dir: &Path, number: u32, join: Option<SocketAddr>, key: Option<[u8; 32
         copies: None,
         is_dev: true,
         is_tcp_only: false,
+        memory: None,
     }
 }
 

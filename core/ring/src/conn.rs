@@ -1,9 +1,10 @@
 //! One connection: what is in flight on it, what came and what is to go.
+use crate::fixed::Target;
 use crate::input::Input;
 use crate::net::Name;
 use crate::output::Output;
 use sarsen_buffer::{Buf, Pool};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 /// Where a connection is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,6 +24,8 @@ pub(crate) struct Fill {
 /// Boxed by the ring, so that what the kernel was given stays in place.
 pub(crate) struct Conn {
     pub fd: OwnedFd,
+    /// As operations name it.
+    pub target: Target,
     pub stage: Stage,
     pub input: Input,
     pub output: Output,
@@ -46,6 +49,7 @@ pub(crate) struct Conn {
 impl Conn {
     pub fn new(fd: OwnedFd, stage: Stage, pool: &Pool, already: &[u8], batch_max: usize) -> Conn {
         Conn {
+            target: Target::Open(fd.as_raw_fd()),
             fd,
             stage,
             input: Input::new(pool, already),

@@ -1,6 +1,7 @@
 //! A drive's part as a [`Disk`]: operations are queued here, submitted by the ring's turn, and picked up when done.
 use crate::engine::{Engine, Kind, tag};
 use crate::file::DriveFile;
+use crate::fixed::Target;
 use io_uring::{opcode, squeue, types};
 use sarsen_buffer::Buf;
 use sarsen_store::disk::{Completion, Disk, DiskError, OpId};
@@ -41,6 +42,8 @@ struct Flying {
 pub(crate) struct DiskQueue {
     number: u32,
     file: Arc<DriveFile>,
+    /// As operations name it.
+    target: Target,
     start: u64,
     queued: VecDeque<(OpId, Op)>,
     #[expect(clippy::vec_box, reason = "the kernel is given the address of what is inside")]
@@ -50,9 +53,9 @@ pub(crate) struct DiskQueue {
 }
 
 impl DiskQueue {
-    fn new(number: u32, file: Arc<DriveFile>, start: u64) -> DiskQueue {
+    fn new(number: u32, file: Arc<DriveFile>, target: Target, start: u64) -> DiskQueue {
         let (queued, flying, free, done) = (VecDeque::new(), Vec::new(), Vec::new(), Vec::new());
-        DiskQueue { number, file, start, queued, flying, free, done }
+        DiskQueue { number, file, target, start, queued, flying, free, done }
     }
     /// Whether operations are to be carried out by the thread itself (L6).
     pub fn has_inline(&self) -> bool {
@@ -145,26 +148,33 @@ impl DiskQueue {
                     this.flying.push(Box::new(Flying { id, op: None, iovecs: SmallVec::new() }));
                     this.flying.len() as u32 - 1
                 });
-                this.entry(index, id, op)
+                this.entry(index, id, op, engine)
             };
             // SAFETY: buffers, vectors and file live in `flying` and `file` until `complete`.
             unsafe { engine.push(&entry) };
         }
     }
 
-    fn entry(&mut self, index: u32, id: OpId, op: Op) -> squeue::Entry {
-        let (fd, flags) = (types::Fd(self.file.fd()), self.write_flags());
+    fn entry(&mut self, index: u32, id: OpId, op: Op, engine: &Engine) -> squeue::Entry {
+        let (fd, flags) = (self.target.fd(), self.write_flags());
         let flying = &mut self.flying[index as usize];
         flying.id = id;
         let entry = match &op {
-            Op::Read { at, buf } => opcode::Read::new(fd, buf.as_ptr().cast_mut(), buf.len() as u32)
-                .offset(self.start + at)
-                .build(),
+            Op::Read { at, buf } => {
+                let (to, len, at) = (buf.as_ptr().cast_mut(), buf.len() as u32, self.start + at);
+                match engine.memory_of(buf) {
+                    Some(memory) => opcode::ReadFixed::new(fd, to, len, memory).offset(at).build(),
+                    None => opcode::Read::new(fd, to, len).offset(at).build(),
+                }
+            }
             Op::Write { at, bufs } if bufs.len() == 1 => {
-                opcode::Write::new(fd, bufs[0].as_ptr(), bufs[0].len() as u32)
-                    .offset(self.start + at)
-                    .rw_flags(flags)
-                    .build()
+                let (from, len, at) = (bufs[0].as_ptr(), bufs[0].len() as u32, self.start + at);
+                match engine.memory_of(&bufs[0]) {
+                    Some(memory) => {
+                        opcode::WriteFixed::new(fd, from, len, memory).offset(at).rw_flags(flags).build()
+                    }
+                    None => opcode::Write::new(fd, from, len).offset(at).rw_flags(flags).build(),
+                }
             }
             Op::Write { at, bufs } => {
                 flying.iovecs = iovecs(bufs);
@@ -179,7 +189,7 @@ impl DiskQueue {
             }
         };
         flying.op = Some(op);
-        entry.user_data(tag(Kind::Disk, self.number, index))
+        self.target.mark(entry.user_data(tag(Kind::Disk, self.number, index)))
     }
 }
 
@@ -202,7 +212,8 @@ impl BlockingDisk {
     /// If these are not whole blocks inside the file.
     pub fn new(file: Arc<DriveFile>, start: u64, len: u64) -> BlockingDisk {
         check_part(&file, start, len);
-        BlockingDisk { queue: DiskQueue::new(0, file, start), len }
+        let target = Target::Open(file.fd());
+        BlockingDisk { queue: DiskQueue::new(0, file, target, start), len }
     }
     fn put(&mut self, id: OpId, op: Op, at: u64, len: usize) {
         assert!(at + len as u64 <= self.len, "an operation lies inside its disk");
@@ -260,7 +271,8 @@ impl RingDisk {
     pub(crate) fn new(engine: Rc<RefCell<Engine>>, file: Arc<DriveFile>, start: u64, len: u64) -> RingDisk {
         check_part(&file, start, len);
         let number = engine.borrow().disks.len() as u32;
-        let queue = Rc::new(RefCell::new(DiskQueue::new(number, file, start)));
+        let target = engine.borrow().keep_disk(number, file.fd());
+        let queue = Rc::new(RefCell::new(DiskQueue::new(number, file, target, start)));
         engine.borrow_mut().disks.push(queue.clone());
         RingDisk { engine, queue, len }
     }

@@ -1,12 +1,15 @@
 //! The submission and completion queues, and which completion is whose.
 use crate::disk::DiskQueue;
 use crate::error::RingError;
+use crate::fixed::{Fixed, Target};
 use crate::pinned::ZeroCopy;
 use io_uring::types::{CancelBuilder, SubmitArgs, Timespec};
 use io_uring::{IoUring, squeue};
+use sarsen_buffer::{Buf, Pool};
 use sarsen_types::Duration;
 use std::cell::RefCell;
 use std::io;
+use std::os::fd::RawFd;
 use std::rc::Rc;
 
 /// How a ring is set up.
@@ -22,6 +25,8 @@ pub struct RingConfig {
     pub send_batch_bytes: usize,
     /// When payloads are sent without being copied (L4).
     pub zero_copy: ZeroCopy,
+    /// The kernel keeps files and the pool's arena at hand (L5).
+    pub keeps_files: bool,
 }
 
 impl Default for RingConfig {
@@ -31,6 +36,7 @@ impl Default for RingConfig {
             defer_taskrun: true,
             send_batch_bytes: 1 << 20,
             zero_copy: ZeroCopy::Remote(64 << 10),
+            keeps_files: true,
         }
     }
 }
@@ -83,6 +89,7 @@ pub(crate) struct Done {
 /// What of the ring its disks share with it.
 pub(crate) struct Engine {
     uring: IoUring,
+    fixed: Fixed,
     /// Operations pushed whose last completion has not come.
     pub in_flight: usize,
     /// Completions of sockets that came while a disk was waited for.
@@ -91,8 +98,16 @@ pub(crate) struct Engine {
     pub enters: u64,
 }
 
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // the kernel takes a ring apart some time after it was closed; a drive that it keeps would stay locked until then
+        let _ = self.uring.submitter().unregister_files();
+        let _ = self.uring.submitter().unregister_buffers();
+    }
+}
+
 impl Engine {
-    pub fn new(config: &RingConfig) -> Result<Engine, RingError> {
+    pub fn new(config: &RingConfig, pool: &Pool) -> Result<Engine, RingError> {
         let build = |defer: bool| {
             let mut builder = IoUring::builder();
             builder.setup_clamp().setup_cqsize(config.entries * 8).setup_submit_all();
@@ -116,7 +131,29 @@ impl Engine {
         if !params.is_feature_ext_arg() || !params.is_feature_nodrop() || !params.is_feature_submit_stable() {
             return Err(RingError::SetUp(io::Error::from(io::ErrorKind::Unsupported)));
         }
-        Ok(Engine { uring, in_flight: 0, stash: Vec::new(), disks: Vec::new(), enters: 0 })
+        let fixed = if config.keeps_files { Fixed::new(&uring, pool) } else { Fixed::default() };
+        Ok(Engine { uring, fixed, in_flight: 0, stash: Vec::new(), disks: Vec::new(), enters: 0 })
+    }
+
+    /// Keeps the file of the connection in a slot.
+    pub fn keep_conn(&self, slot: u32, fd: RawFd) -> Target {
+        self.fixed.keep_conn(&self.uring, slot, fd)
+    }
+    /// Keeps the file of a disk.
+    pub fn keep_disk(&self, number: u32, fd: RawFd) -> Target {
+        self.fixed.keep_disk(&self.uring, number, fd)
+    }
+    /// Lets a file go.
+    pub fn let_go(&self, target: Target) {
+        self.fixed.let_go(&self.uring, target);
+    }
+    /// What the kernel would not keep at hand, and what to do.
+    pub fn refusal(&self) -> Option<String> {
+        self.fixed.refusal.clone()
+    }
+    /// The number of the registered memory that a buffer lies in.
+    pub fn memory_of(&self, buf: &Buf) -> Option<u16> {
+        self.fixed.memory_of(buf)
     }
 
     /// Queues an operation; it is submitted with the next [`Engine::enter`].

@@ -15,7 +15,7 @@ pub enum RingError {
     #[error("io_uring got no memory ({0}): raise the limit on locked memory (ulimit -l, LimitMEMLOCK=)")]
     Memory(io::Error),
     /// Another failure of the set-up.
-    #[error("io_uring could not be set up ({0}): a kernel of 6.1 or newer is needed")]
+    #[error("io_uring could not be set up ({0}): a kernel of 5.19 or newer is needed")]
     SetUp(io::Error),
     /// Listening failed.
     #[error("cannot listen on {at}: {why}")]

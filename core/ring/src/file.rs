@@ -89,8 +89,8 @@ impl DriveFile {
         let size = if is_device { device_size(&file).map_err(io_error)? } else { metadata.len() };
         let queue = is_device.then(|| queue_folder(metadata.rdev())).flatten();
         let fact = |name: &str| queue.as_ref().and_then(|q| std::fs::read_to_string(q.join(name)).ok());
-        if is_device && is_misaligned(metadata.rdev(), fact("physical_block_size")) {
-            return Err(FileError::Misaligned(path.to_owned()));
+        if is_device {
+            refuse_misaligned(path, metadata.rdev())?;
         }
         let is_inline = !is_device && is_memory_backed(&file);
         // the holes of a file that was allocated whole stay allocated: its space was promised
@@ -176,6 +176,16 @@ fn is_memory_backed(file: &File) -> bool {
     // SAFETY: the descriptor is open and the pointer live.
     let result = unsafe { libc::fstatfs(file.as_raw_fd(), &mut facts) };
     result == 0 && [TMPFS_MAGIC, RAMFS_MAGIC, HUGETLBFS_MAGIC].contains(&(facts.f_type as i64 & 0xffff_ffff))
+}
+
+/// Refuses a device that begins off its physical blocks (S5): each write of a block would be two, and could tear.
+pub fn refuse_misaligned(path: &Path, device: u64) -> Result<(), FileError> {
+    let queue = queue_folder(device);
+    let block = queue.and_then(|q| std::fs::read_to_string(q.join("physical_block_size")).ok());
+    match is_misaligned(device, block) {
+        true => Err(FileError::Misaligned(path.to_owned())),
+        false => Ok(()),
+    }
 }
 
 /// Whether a device, or partition, begins off its physical blocks (S5).

@@ -129,7 +129,7 @@ const NONEMPTY: u32 = 1 << 2;
 impl Ring {
     /// A ring for the calling thread, whose connections take their buffers from `pool`.
     pub fn new(config: RingConfig, pool: &Pool) -> Result<Ring, RingError> {
-        let engine = Rc::new(RefCell::new(Engine::new(&config)?));
+        let engine = Rc::new(RefCell::new(Engine::new(&config, pool)?));
         Ok(Ring {
             engine,
             pool: pool.clone(),
@@ -153,6 +153,10 @@ impl Ring {
     /// The pool its buffers come from.
     pub fn pool(&self) -> &Pool {
         &self.pool
+    }
+    /// What the kernel would not keep at hand for it, in one line that says what to do (L8).
+    pub fn refusal(&self) -> Option<String> {
+        self.engine.borrow().refusal()
     }
     /// A way for other threads to end this one's wait.
     pub fn waker(&self) -> Waker {
@@ -201,8 +205,8 @@ impl Ring {
         conn.name = Some(name);
         conn.in_connect = true;
         let name = conn.name.as_ref().expect("set above");
-        let (fd, address, len) = (types::Fd(conn.fd.as_raw_fd()), name.as_ptr(), name.len);
-        let entry = opcode::Connect::new(fd, address, len).build();
+        let (target, address, len) = (conn.target, name.as_ptr(), name.len);
+        let entry = target.mark(opcode::Connect::new(target.fd(), address, len).build());
         let entry = entry.user_data(tag(Kind::Connect, id.age(), id.index() as u32));
         // SAFETY: the name lies in the boxed connection, which lives until the connect has completed.
         unsafe { self.engine.borrow_mut().push(&entry) };
@@ -251,11 +255,15 @@ impl Ring {
             self.slots.push((0, Slot::Free));
             self.slots.len() as u32 - 1
         });
+        let mut conn = conn;
+        conn.target = self.engine.borrow().keep_conn(index, conn.fd.as_raw_fd());
         let (age, slot) = &mut self.slots[index as usize];
         *slot = Slot::Used(Box::new(conn));
         ConnId::new(index, *age)
     }
     fn remove(&mut self, index: usize) {
+        let target = self.slot(index).target;
+        self.engine.borrow().let_go(target);
         let (age, slot) = &mut self.slots[index];
         *age = (*age + 1) & AGE_MASK;
         *slot = Slot::Free;
@@ -495,7 +503,7 @@ impl Ring {
                 self.end_if_quiet(index);
                 continue;
             }
-            let fd = types::Fd(held.fd.as_raw_fd());
+            let target = held.target;
             let Some(message) = held.output.message() else { continue };
             held.in_send = true;
             let flags = (libc::MSG_NOSIGNAL | libc::MSG_WAITALL) as u32;
@@ -508,15 +516,16 @@ impl Ring {
                 let Slot::Used(held) = &mut self.slots[index].1 else { unreachable!("looked at above") };
                 let (number, pinned) = self.pinned.take(ConnId::new(index as u32, age));
                 held.output.pin(pinned);
-                let entry = opcode::SendMsgZc::new(fd, message).flags(flags).ioprio(REPORT_USAGE).build();
+                let entry =
+                    opcode::SendMsgZc::new(target.fd(), message).flags(flags).ioprio(REPORT_USAGE).build();
                 entry.user_data(tag(Kind::PinnedSend, 0, number))
             } else {
-                let entry = opcode::SendMsg::new(fd, message).flags(flags).build();
+                let entry = opcode::SendMsg::new(target.fd(), message).flags(flags).build();
                 entry.user_data(tag(Kind::Send, age, index as u32))
             };
             // SAFETY: the message and all it names lie in the boxed connection, which lives until the send completed, or
             // are held by the pinned sends until the kernel said that it reads them no more.
-            unsafe { self.engine.borrow_mut().push(&entry) };
+            unsafe { self.engine.borrow_mut().push(&target.mark(entry)) };
         }
         self.to_send.clear();
     }
@@ -546,8 +555,8 @@ impl Ring {
             held.in_receive = true;
             held.is_filling = held.fill.is_some();
             let first = if held.has_more { 0 } else { POLL_FIRST };
-            let fd = types::Fd(held.fd.as_raw_fd());
-            let entry = opcode::Recv::new(fd, to, len).flags(flags).ioprio(first).build();
+            let entry = opcode::Recv::new(held.target.fd(), to, len).flags(flags).ioprio(first).build();
+            let entry = held.target.mark(entry);
             // SAFETY: the buffer lies in the boxed connection, which lives until the receive completed.
             unsafe { self.engine.borrow_mut().push(&entry.user_data(tag(Kind::Receive, age, index as u32))) };
         }

@@ -1,5 +1,5 @@
 //! Disks of a ring: on a real file system and in memory, alone and beside sockets.
-use sarsen_buffer::Pool;
+use sarsen_buffer::{Arena, Pool};
 use sarsen_ring::{BlockingDisk, DriveFile, FileError, Ring, RingConfig, RingDisk, now};
 use sarsen_store::disk::{Completion, Disk, DiskError, OpId};
 use sarsen_types::Duration;
@@ -15,8 +15,9 @@ fn drive(folder: &Path) -> (tempfile::TempDir, Arc<DriveFile>) {
     std::fs::File::create(&path).unwrap().set_len(16 * MIB).unwrap();
     (dir, Arc::new(DriveFile::open(&path).unwrap()))
 }
+/// Its first 2 MiB of buffers lie in memory that the kernel keeps at hand.
 fn ring() -> (Ring, Pool) {
-    let pool = Pool::new();
+    let pool = Pool::over(Arena::new(2 << 20));
     (Ring::new(RingConfig::default(), &pool).unwrap(), pool)
 }
 /// Where files are on a device, and where they are in memory if the system has such a place.
@@ -60,6 +61,39 @@ fn what_was_written_is_read_in_turns_and_by_waiting() {
         done.clear();
         whole.wait(&mut done);
         assert!(done.is_empty(), "waiting for nothing returns");
+    }
+}
+
+#[test]
+fn buffers_inside_and_outside_of_what_the_kernel_keeps_are_written_alike() {
+    for folder in folders() {
+        let (_dir, file) = drive(&folder);
+        let (mut ring, pool) = ring();
+        if let Some(refusal) = ring.refusal() {
+            assert!(refusal.contains("ulimit") && !refusal.contains('\n'), "{refusal}");
+        }
+        let mut disk = ring.disk(file, 0, 16 * MIB);
+        // twice as many as the arena has room for
+        let count = 64;
+        for n in 0..count {
+            let mut buf = pool.take(64 << 10);
+            buf.get_mut().fill(n as u8 + 1);
+            disk.write(OpId(n), n * (64 << 10), smallvec![buf.slice(0..4096), buf.slice(4096..64 << 10)]);
+            disk.write(OpId(count + n), 8 * MIB + n * 4096, smallvec![buf.slice(4096..8192)]);
+        }
+        assert!(turn_until(&mut ring, &mut disk, 2 * count as usize).iter().all(|c| c.result.is_ok()));
+        let held: Vec<_> = (0..count).map(|_| pool.take(64 << 10)).collect();
+        for (n, buf) in held.into_iter().enumerate() {
+            disk.read(OpId(n as u64), n as u64 * (64 << 10), buf);
+        }
+        disk.read(OpId(count), 8 * MIB, pool.take(64 * 4096));
+        for done in turn_until(&mut ring, &mut disk, count as usize + 1) {
+            let buf = done.buf.unwrap();
+            match done.id.0 == count {
+                true => (0..count as usize).for_each(|n| assert_eq!(buf[n * 4096], n as u8 + 1)),
+                false => assert!(buf.iter().all(|byte| *byte == done.id.0 as u8 + 1), "{:?}", done.id),
+            }
+        }
     }
 }
 

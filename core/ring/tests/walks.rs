@@ -1,4 +1,5 @@
 //! Random walks over everything a ring offers: bytes arrive in order, whatever is closed, filled or handed over meanwhile.
+use sarsen_buffer::Arena;
 use sarsen_buffer::Pool;
 use sarsen_ring::{ConnId, Event, Ring, RingConfig, ZeroCopy, now};
 use sarsen_types::Duration;
@@ -34,8 +35,9 @@ struct End {
 
 fn walk(seed: u64) -> (usize, usize) {
     let dice = &mut Dice(seed);
-    let pool = Pool::new();
+    let pool = Pool::over(Arena::new(2 << 20).filter(|_| dice.below(2) == 0));
     let config = RingConfig {
+        keeps_files: dice.below(4) > 0,
         entries: [8, 64][dice.below(2)],
         defer_taskrun: dice.below(4) > 0,
         send_batch_bytes: [5000, 1 << 20][dice.below(2)],

@@ -6,7 +6,7 @@ use crate::open::{Blocking, OpenError};
 use crate::page::{PageKind, seal, unseal};
 use crate::region::SliceRegion;
 use sarsen_buffer::Pool;
-use sarsen_types::limits::SLICES_MAX;
+use sarsen_types::limits::{JOURNAL_WINDOW_MAX, SLICES_MAX};
 use sarsen_types::{BLOCK_SIZE, ClusterId, DriveIdentity, OpenId};
 
 pub use crate::inspect::{Inspection, inspect};
@@ -17,6 +17,8 @@ pub(crate) const APART: u64 = (1 << 20) / BLOCK_SIZE as u64;
 pub const SLICE_BYTES_MIN: u64 = 32 << 20;
 /// Opens since the last registration that a superblock remembers; more mean that the drive never registers.
 const OPENS_MAX: usize = 64;
+/// Journal blocks in flight, at most, in any superblock: replay keeps twice as many in memory.
+const WINDOW_MAX: u32 = 1 << 16;
 /// The layout of superblocks this program writes.
 pub const SUPER_FORMAT: u32 = 1;
 
@@ -31,6 +33,8 @@ pub struct Superblock {
     pub size: u64,
     /// Its slices.
     pub slices: Vec<SliceRegion>,
+    /// Journal blocks that may be in flight in each: what tells a hole from an end (S5, S8).
+    pub window: u32,
     /// The id last acknowledged as registered (R1).
     pub registered: Option<OpenId>,
     /// Ids of opens since.
@@ -124,6 +128,7 @@ pub fn format<D: Disk>(disk: &mut D, params: FormatParams) -> Result<Superblock,
         cluster: None,
         size,
         slices,
+        window: JOURNAL_WINDOW_MAX as u32,
         registered: None,
         opens: Vec::new(),
         generation: 1,
@@ -234,6 +239,7 @@ fn encode(s: &Superblock) -> Vec<u8> {
     for slice in &s.slices {
         w.u64(slice.offset).u64(slice.blocks).u64(slice.ring_first).u64(slice.ring_blocks);
     }
+    w.u32(s.window);
     w.0
 }
 
@@ -278,7 +284,13 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Superblock, Refused> {
     if !slices.iter().all(|s| s.fits(size)) {
         return Err(r.fail::<()>("slices inside the drive").unwrap_err().into());
     }
-    Ok(Superblock { identity, cluster, size, slices, registered, opens, generation })
+    // of drives from before it was written down
+    let window = match r.get_u32()? {
+        0 => JOURNAL_WINDOW_MAX as u32,
+        window if window <= WINDOW_MAX => window,
+        _ => return Err(r.fail::<()>("a window that replay has memory for").unwrap_err().into()),
+    };
+    Ok(Superblock { identity, cluster, size, slices, window, registered, opens, generation })
 }
 
 /// What a first block that is not ours may be.

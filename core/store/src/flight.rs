@@ -8,7 +8,6 @@ use crate::pages::QUEUE;
 use crate::space::{RUN_BLOCKS_MIN, Stream};
 use crate::store::{Op, Store};
 use sarsen_buffer::Buf;
-use sarsen_types::limits::JOURNAL_WINDOW_MAX;
 use sarsen_types::{BLOCK_SIZE, Instant, Record};
 use smallvec::{SmallVec, smallvec};
 
@@ -168,7 +167,8 @@ impl<D: Disk> Store<D> {
         let used = self.ring_in_use() * 100 / self.ring.units;
         let left = slack - used.saturating_sub(SLOW_PER_CENT).min(slack);
         // room for one more block for each write that fails: what opens the drive counts on the whole window (S8)
-        (((JOURNAL_WINDOW_MAX - BAD_WRITES_MAX) as u64 * left / slack) as usize).max(1)
+        let window = self.options.window.saturating_sub(BAD_WRITES_MAX) as u64;
+        ((window * left / slack) as usize).max(1)
     }
 
     /// Writes one journal block with its data; `false` when what is first in the queue has to wait.

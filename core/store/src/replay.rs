@@ -8,7 +8,6 @@ use crate::region::SliceRegion;
 use crate::store::Options;
 use crate::table::Directory;
 use sarsen_buffer::{Buf, block_checksum};
-use sarsen_types::limits::JOURNAL_WINDOW_MAX;
 use sarsen_types::record::{Body, Record};
 use sarsen_types::{BLOCK_SIZE, ObjectId};
 use std::collections::VecDeque;
@@ -62,7 +61,7 @@ impl<D: Disk> Ahead<'_, '_, D> {
 
 /// S8: one unbroken chain from the root's sequence on.
 ///
-/// At most [`JOURNAL_WINDOW_MAX`] blocks are in flight at once, so a block that is so many behind another is known to have
+/// At most [`Options::window`] blocks are in flight at once, so a block that is so many behind another is known to have
 /// been persisted; no more than twice as many are kept in memory.
 pub(crate) fn replay<D: Disk>(
     io: &mut Blocking<'_, D>,
@@ -79,7 +78,7 @@ pub(crate) fn replay<D: Disk>(
         let mut ahead =
             Ahead { io: &mut *io, first: region.ring_first, units: region.ring_blocks, at: 0, buf: None };
         let mut ended = false;
-        while waiting.len() < 2 * JOURNAL_WINDOW_MAX {
+        while waiting.len() < 2 * options.window {
             let head = replayed.head;
             let mut found = read_block(&mut ahead, region, options, head);
             let mut skipped = 0;
@@ -107,7 +106,7 @@ pub(crate) fn replay<D: Disk>(
                 break;
             }
         }
-        let keep = if ended { 0 } else { JOURNAL_WINDOW_MAX };
+        let keep = if ended { 0 } else { options.window };
         while waiting.len() > keep
             && let Some((sequence, block)) = waiting.pop_front()
         {
@@ -125,7 +124,7 @@ pub(crate) fn replay<D: Disk>(
     opened.is_broken |= rest.has_hole;
     if opened.is_broken {
         // blocks of the broken part must not be taken for successors of what is written from here on, nor for a hole again
-        replayed.head.sequence = (rest.highest + 2 * JOURNAL_WINDOW_MAX as u64).min(NUMBER_MAX);
+        replayed.head.sequence = (rest.highest + 2 * options.window as u64).min(NUMBER_MAX);
     }
     replayed
 }
@@ -232,7 +231,7 @@ fn scan<D: Disk>(
         for bytes in buf.iter().flat_map(|b| b.chunks_exact(BLOCK_SIZE)) {
             let Ok(peek) = journal::peek(bytes, options.drive) else { continue };
             if peek.sequence > head.sequence && peek.sequence <= NUMBER_MAX {
-                let is_far = peek.sequence > head.sequence + JOURNAL_WINDOW_MAX as u64;
+                let is_far = peek.sequence > head.sequence + options.window as u64;
                 rest.has_hole |= is_far || peek.durable >= head.sequence;
                 rest.highest = rest.highest.max(peek.sequence);
             }

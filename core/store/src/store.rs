@@ -13,6 +13,7 @@ use crate::region::SliceRegion;
 use crate::space::{Barrier, Space};
 use crate::table::Directory;
 use sarsen_buffer::{Buf, Pool};
+use sarsen_types::limits::JOURNAL_WINDOW_MAX;
 use sarsen_types::{BLOCK_SIZE, DriveIdentity, GroupId, Instant, Ledger, OpenId, Record, Version};
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -31,12 +32,14 @@ pub struct Options {
     /// From so many leaves on, of the objects of one table page, a run may be written in place of them (S13):
     /// [`SPILL_FROM`], but in tests.
     pub spill_from: usize,
+    /// Journal blocks that may be in flight, by the superblock: what tells a hole from an end (S5, S8).
+    pub window: usize,
 }
 
 impl Options {
     /// The usual settings.
     pub fn new(pool: Pool, drive: DriveIdentity, open: OpenId, memory: usize) -> Options {
-        Options { pool, drive, open, memory, spill_from: SPILL_FROM }
+        Options { pool, drive, open, memory, spill_from: SPILL_FROM, window: JOURNAL_WINDOW_MAX }
     }
 }
 

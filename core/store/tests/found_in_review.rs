@@ -188,7 +188,7 @@ fn what_a_last_discard_frees_in_a_full_store_is_found_though_its_floor_came_late
     assert_eq!(bench.store.space().client_blocks_free, 0);
     bench.write(object(1000), BlockRange::new(0, 64), 0);
     let at = |ms: u64| Instant(ms * 1_000_000);
-    let mut pass = |bench: &mut Bench, from: u64| {
+    let pass = |bench: &mut Bench, from: u64| {
         for ms in (from..from + 3000).step_by(100) {
             bench.store.finish(at(ms), &mut Vec::new());
         }

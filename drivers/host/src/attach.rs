@@ -1,5 +1,5 @@
 //! The right to use a volume: asked for, followed while the export runs, given back at its end (R44).
-use crate::serve::{Served, Told, start};
+use crate::serve::{Bound, Served, Told, bind};
 use anyhow::{Context, anyhow, bail};
 use sarsen_api::{ApiError, Attach, Client};
 use sarsen_types::{AttachmentId, ClusterId, Generation, Revision, SessionId, VolumeMap};
@@ -18,6 +18,9 @@ const AGAIN: Duration = Duration::from_millis(300);
 const END_MAX: Duration = Duration::from_secs(5);
 /// Bytes of a unix socket's path, its end included.
 const SOCKET_PATH_MAX: usize = 108;
+
+/// Digits of a machine's id that an owner shows.
+const MACHINE_ID_SHOWN: usize = 8;
 
 /// Where an export takes connections.
 #[derive(Clone, Debug)]
@@ -48,12 +51,24 @@ pub struct ExportConfig {
 impl ExportConfig {
     /// Who attaches, in words that stay the same over a restart and name the place.
     fn owner(&self) -> String {
-        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+        let (host, machine) = (read("/proc/sys/kernel/hostname"), read("/etc/machine-id"));
+        // two machines may be called the same, and export at the same place
+        let machine = machine.get(..MACHINE_ID_SHOWN).map(|id| format!("/{id}")).unwrap_or_default();
         let place = match &self.listen {
             Listen::Socket(path) => path.display().to_string(),
             Listen::Tcp(address) => address.to_string(),
         };
-        format!("{}:{place}", host.trim())
+        format!("{host}{machine}:{place}")
+    }
+
+    /// Gives up the place before anything was served there.
+    fn leave(&self, bound: Bound, why: ApiError) -> anyhow::Error {
+        drop(bound);
+        if let Listen::Socket(path) = &self.listen {
+            let _ = std::fs::remove_file(path);
+        }
+        why.into()
     }
 
     /// Takes away the socket that an export that died left; one that still listens is not touched.
@@ -87,14 +102,29 @@ pub async fn export_nbd(config: ExportConfig, ready: impl FnOnce(u64, &Listen)) 
     let cluster: u128 = u128::from_str_radix(&api.status().await?.cluster, 16).context("the cluster's id")?;
     // an absolute path, so that the same place is the same owner
     let owner = config.owner();
+    if config.key.is_some()
+        && let Err(refusal) = sarsen_ring::lock_memory()
+    {
+        eprintln!("warning: {refusal}");
+    }
+    // first the place, then the right: one that has the same place runs on, and a right that cannot be used is not taken
+    let bound = bind(&config)?;
     let ask = Attach { owner, exclusive: true, read_only: config.read_only };
-    let attached = api.attach(&config.volume, &ask).await?;
-    let id = AttachmentId(attached.id);
-    let session = SessionId(attached.session);
-    let map = Arc::new(api.volume_map(id, session, Revision(0)).await?);
+    let attached = match api.attach(&config.volume, &ask).await {
+        Ok(attached) => attached,
+        Err(why) => return Err(config.leave(bound, why)),
+    };
+    let (id, session) = (AttachmentId(attached.id), SessionId(attached.session));
+    let map = match api.volume_map(id, session, Revision(0)).await {
+        Ok(map) => Arc::new(map),
+        Err(why) => {
+            let _ = tokio::time::timeout(END_MAX, api.release(id)).await;
+            return Err(config.leave(bound, why));
+        }
+    };
     let grant = (id, Generation(attached.generation), session);
     let size = map.size;
-    let mut served = start(&config, ClusterId(cluster), grant, map.clone())?;
+    let mut served = bound.serve(ClusterId(cluster), grant, map.clone());
     ready(size, &served.at);
     let why = tokio::select! {
         _ = term.recv() => None,

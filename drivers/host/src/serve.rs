@@ -10,17 +10,21 @@ use sarsen_client as client;
 use sarsen_client::Client;
 use sarsen_nbd::{Connection, Export, Next, Out};
 use sarsen_ring::{ConnId, Event, Ring, RingConfig, Stream};
-use sarsen_types::{AttachmentId, ClusterId, Generation, Instant, Revision, SessionId, SliceId, VolumeMap};
+use sarsen_types::{
+    AttachmentId, ClusterId, Duration, Generation, Instant, Revision, SessionId, SliceId, VolumeMap,
+};
 use sarsen_wire::client::{ClientReply, Greeting};
 use sarsen_wire::handshake::{Dialer, Mac};
 use sarsen_wire::{decode_reply, encode_request};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, channel};
+use std::sync::mpsc::{self, Receiver, Sender, channel};
 use tokio::sync::watch;
 
 /// NBD clients of one export at a time.
 const CLIENTS_MAX: usize = 256;
+/// How long an NBD client may take to say what it wants.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// An NBD client that leaves more than this many bytes of answers unread is dropped.
 const QUEUE_MAX: usize = 256 << 20;
 
@@ -31,6 +35,18 @@ pub enum Told {
     Map(Arc<VolumeMap>),
     /// Take no more clients; end when nothing is under way.
     Stop,
+}
+
+/// A data thread that took its place, and waits for what to serve there: so a place that is taken by another costs nobody a
+/// right, nor takes one away.
+pub struct Bound {
+    waker: sarsen_ring::Waker,
+    at: Listen,
+    key: Option<[u8; 32]>,
+    read_only: bool,
+    begin: Sender<Box<dyn FnOnce(Ring) -> Host + Send>>,
+    inbox: Sender<Told>,
+    ended: tokio::sync::oneshot::Receiver<String>,
 }
 
 /// A data thread that runs.
@@ -45,19 +61,20 @@ pub struct Served {
     pub ended: tokio::sync::oneshot::Receiver<String>,
 }
 
-/// Starts the data thread. Returns when clients may connect.
-pub fn start(
-    config: &ExportConfig,
-    cluster: ClusterId,
-    grant: (AttachmentId, Generation, SessionId),
-    map: Arc<VolumeMap>,
-) -> anyhow::Result<Served> {
+/// Starts the data thread. Returns when clients may connect: they are spoken to once it serves.
+pub fn bind(config: &ExportConfig) -> anyhow::Result<Bound> {
     let (sender, inbox) = channel();
     let (opened, opening) = mpsc::channel();
+    let (begin, begun) = mpsc::channel::<Box<dyn FnOnce(Ring) -> Host + Send>>();
     let (done, ended) = tokio::sync::oneshot::channel();
-    let (went_by, goes_by) = watch::channel(map.revision);
     let (listen, key, read_only) = (config.listen.clone(), config.key, config.read_only);
     let body = move || {
+        // `sarsen dev` alone runs without a key, on a machine that has other things to do
+        if key.is_some()
+            && let Err(refusal) = sarsen_ring::mark_io_thread()
+        {
+            eprintln!("warning: {refusal}");
+        }
         let pool = Pool::new();
         let made =
             Ring::new(RingConfig::default(), &pool).map_err(|why| anyhow!("{why}")).and_then(|mut ring| {
@@ -77,16 +94,33 @@ pub fn start(
             Err(why) => drop(opened.send(Err(why))),
             Ok((ring, at)) => {
                 let _ = opened.send(Ok((ring.waker(), at)));
-                let greeting = Greeting { attachment: grant.0, generation: grant.1, session: grant.2 };
-                let us = Party { cluster, key, boot_id: boot_id(), greeting };
-                let why = Host::new(ring, us, map, read_only, went_by).run(&inbox);
-                let _ = done.send(why);
+                if let Ok(host) = begun.recv() {
+                    let _ = done.send(host(ring).run(&inbox));
+                }
             }
         }
     };
     std::thread::Builder::new().name("sarsen-nbd".into()).spawn(body)?;
     let (waker, at) = opening.recv().context("the data thread ended")??;
-    Ok(Served { tell: Way { sender, waker }, at, goes_by, ended })
+    Ok(Bound { waker, at, key, read_only, begin, inbox: sender, ended })
+}
+
+impl Bound {
+    /// Serves a volume by this right.
+    pub fn serve(
+        self,
+        cluster: ClusterId,
+        grant: (AttachmentId, Generation, SessionId),
+        map: Arc<VolumeMap>,
+    ) -> Served {
+        let Bound { waker, at, key, read_only, begin, inbox, ended } = self;
+        let (went_by, goes_by) = watch::channel(map.revision);
+        let greeting = Greeting { attachment: grant.0, generation: grant.1, session: grant.2 };
+        let us = Party { cluster, key, boot_id: boot_id(), greeting };
+        // a thread that ended says so by `ended`
+        let _ = begin.send(Box::new(move |ring| Host::new(ring, us, map, read_only, went_by)));
+        Served { tell: Way { sender: inbox, waker }, at, goes_by, ended }
+    }
 }
 
 enum Role {
@@ -112,6 +146,8 @@ struct Host {
     /// By the upper half of a request's tag.
     nbd: BTreeMap<u32, ConnId>,
     bases: BTreeMap<ConnId, u32>,
+    /// Those that have not said what they want, the oldest first, and until when they may.
+    haggling: VecDeque<(Instant, ConnId)>,
     next_base: u32,
     requests: BTreeMap<u64, Request>,
     submitted: Vec<Request>,
@@ -182,6 +218,7 @@ impl Host {
             roles: BTreeMap::new(),
             nbd: BTreeMap::new(),
             bases: BTreeMap::new(),
+            haggling: VecDeque::new(),
             next_base: 1,
             requests: BTreeMap::new(),
             submitted: Vec::new(),
@@ -199,12 +236,16 @@ impl Host {
         let mut events = Vec::new();
         loop {
             let deadline = Instant::earliest(self.client.deadline(), self.links.deadline());
+            let deadline = Instant::earliest(deadline, self.haggling.front().map(|h| h.0));
             let now = self.ring.turn(deadline, &mut events);
             for event in events.drain(..) {
                 self.event(now, event, inbox);
             }
             for slice in self.links.overdue(now) {
                 self.lose(now, slice);
+            }
+            while self.haggling.front().is_some_and(|h| h.0 <= now) {
+                self.drop_silent();
             }
             if self.client.deadline().is_some_and(|at| at <= now) {
                 self.step(now, client::Input::Tick);
@@ -249,9 +290,14 @@ impl Host {
     }
 
     fn accept(&mut self, now: Instant, conn: ConnId) {
+        // one that says nothing gives way to one that may
+        if self.nbd.len() >= CLIENTS_MAX {
+            self.drop_silent();
+        }
         if self.is_stopping || self.nbd.len() >= CLIENTS_MAX {
             return self.ring.close(conn);
         }
+        self.haggling.push_back((now + HANDSHAKE_MAX, conn));
         let base = self.next_base;
         self.next_base += 1;
         let mut sink = Sink { ring: &mut self.ring, conn, submitted: &mut self.submitted };
@@ -345,6 +391,18 @@ impl Host {
     fn drop_nbd(&mut self, _now: Instant, conn: ConnId) {
         self.forget_nbd(conn);
         self.ring.close(conn);
+    }
+
+    /// The oldest of those that did not say what they want goes.
+    fn drop_silent(&mut self) {
+        while let Some((_, conn)) = self.haggling.pop_front() {
+            if let Some(Role::Nbd(nbd)) = self.roles.get(&conn)
+                && !nbd.connection.is_serving()
+            {
+                self.forget_nbd(conn);
+                return self.ring.close(conn);
+            }
+        }
     }
 
     /// Its requests run on: a write that was sent cannot be called back.

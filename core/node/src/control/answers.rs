@@ -1,12 +1,15 @@
 //! What the API shows: the state in the API's words.
 use super::api::{Failure, Hand, write};
+use super::desk::Desk;
 use axum::Json;
 use axum::extract::{Path, Query, State as Shared};
 use axum::http::{HeaderMap, StatusCode};
+use openraft::{BasicNode, RaftMetrics};
 use sarsen_api as api;
 use sarsen_control::{Answer, Command, State};
 use sarsen_types::{BLOCK_SIZE, DriveId, SliceId};
 use serde::Deserialize;
+use std::time::Duration;
 
 fn texts<'a>(slices: impl IntoIterator<Item = &'a SliceId>) -> Vec<String> {
     slices.into_iter().map(SliceId::to_string).collect()
@@ -15,10 +18,31 @@ fn bytes(blocks: u64) -> u64 {
     blocks.saturating_mul(BLOCK_SIZE as u64)
 }
 
-/// `GET /v1/status`
+/// How long a cluster that has no leader may take to get one before that is said.
+const ELECTION_MAX: Duration = Duration::from_secs(2);
+/// How long a majority may take to say that this node leads.
+const MAJORITY_MAX: Duration = Duration::from_secs(2);
+
+/// Whether a leader comes soon, in place of none or of one that does not answer.
+pub async fn comes_a_leader(desk: &Desk) -> bool {
+    let of = |m: &RaftMetrics<u64, BasicNode>| (m.current_leader, m.current_term);
+    let before = of(&desk.raft.metrics().borrow());
+    let leads_anew = |m: &RaftMetrics<u64, BasicNode>| m.current_leader.is_some() && of(m) != before;
+    desk.raft.wait(Some(ELECTION_MAX)).metrics(leads_anew, "a leader").await.is_ok()
+}
+
+/// `GET /v1/status`: of a leader, or, where there is none, what this node knew last.
 pub async fn status(Shared(desk): Hand) -> Json<api::Status> {
+    // a leader that the others left does not know it before it asks them
+    let has_majority =
+        matches!(tokio::time::timeout(MAJORITY_MAX, desk.raft.ensure_linearizable()).await, Ok(Ok(_)));
     let state = desk.now();
-    let (health, reasons) = sarsen_control::health(&state);
+    let (mut health, mut reasons) = sarsen_control::health(&state);
+    if !has_majority {
+        health = sarsen_control::Health::Unavailable;
+        let why = "no majority of the cluster's nodes is there: nothing can be changed, and what follows may be old";
+        reasons.insert(0, why.into());
+    }
     let health = match health {
         sarsen_control::Health::Ok => api::Health::Ok,
         sarsen_control::Health::Degraded => api::Health::Degraded,

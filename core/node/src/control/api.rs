@@ -127,8 +127,11 @@ async fn to_leader(Shared(desk): Hand, request: Request, next: Next) -> Response
     let address = match desk.leader() {
         Some(Ok(())) => return next.run(request).await,
         Some(Err(address)) if !request.headers().contains_key(FORWARDED) => address,
+        // how the cluster is can be said without a leader, and that is then the worst of it
+        _ if is_status(&request) && !answers::comes_a_leader(&desk).await => return next.run(request).await,
         _ => return Failure::from(super::desk::no_leader()).into_response(),
     };
+    let is_status = is_status(&request);
     let (parts, body) = request.into_parts();
     let Ok(body) = axum::body::to_bytes(body, BODY_MAX).await else {
         let body = ErrorBody::new("too_long", format!("a request has at most {BODY_MAX} bytes"));
@@ -157,8 +160,15 @@ async fn to_leader(Shared(desk): Hand, request: Request, next: Next) -> Response
                 Err(_) => Failure::from(super::desk::no_leader()).into_response(),
             }
         }
+        Err(_) if is_status && !answers::comes_a_leader(&desk).await => {
+            answers::status(Shared(desk)).await.into_response()
+        }
         Err(_) => Failure::from(super::desk::no_leader()).into_response(),
     }
+}
+
+fn is_status(request: &Request) -> bool {
+    request.uri().path() == "/v1/status"
 }
 
 /// The caller's id of its request (R30).
@@ -168,7 +178,14 @@ pub fn request_id(headers: &HeaderMap) -> Option<u128> {
 
 /// Has the metadata changed, once for a request's id (R30); what is refused is a failure.
 pub async fn write(desk: &Desk, headers: &HeaderMap, command: Command) -> Result<Answer, Failure> {
-    match desk.write(command, request_id(headers)).await?.answer {
+    let request = request_id(headers);
+    if request.is_none() && command.is_destructive() {
+        let what =
+            format!("a call that takes something away has an id of its own: the header {REQUEST_HEADER}");
+        let hint = "1 to 32 hexadecimal digits, the same when it is repeated and no others";
+        return Err(Failure(StatusCode::BAD_REQUEST, ErrorBody::new("invalid", what).hint(hint)));
+    }
+    match desk.write(command, request).await?.answer {
         Answer::Refused(why) => Err(why.into()),
         answer => Ok(answer),
     }

@@ -35,10 +35,13 @@ fn writing(why: Failure) -> StorageError<u64> {
     StorageIOError::write_logs(&std::io::Error::other(why)).into()
 }
 
+/// Bytes of the database that are kept in memory (S4).
+const CACHE: usize = 32 << 20;
+
 impl Log {
     /// Opens the database at `path`, or makes one.
     pub fn open(path: &Path) -> Result<Log, Failure> {
-        let database = Database::create(path)?;
+        let database = Database::builder().set_cache_size(CACHE).create(path)?;
         let write = database.begin_write()?;
         write.open_table(LOG)?;
         write.open_table(FACTS)?;

@@ -7,6 +7,7 @@ use super::log::Log;
 use super::machine::Machine;
 use super::raft::{self, Network, Raft};
 use super::{api, lead};
+use crate::data::drive::MEMORY_DEFAULT;
 use crate::data::{DataPort, DataPortConfig, DriveConfig, Reports};
 use crate::seam::{FromSlice, Identity};
 use anyhow::{Context, anyhow, bail};
@@ -58,6 +59,8 @@ pub struct NodeConfig {
     pub copies: Option<u8>,
     /// Small tables, no marks on threads.
     pub is_dev: bool,
+    /// Bytes of memory for the maps of all drives together (S4); without, as much for each as is usual.
+    pub memory: Option<u64>,
     /// No unix socket beside the data port: what runs on the same kernel comes by TCP too, as from other machines.
     pub is_tcp_only: bool,
 }
@@ -113,6 +116,11 @@ impl Node {
         if config.key.is_none() && !loopback {
             bail!("a node without --key listens on loopback only: make a key with `sarsen key create FILE`");
         }
+        if !config.is_dev
+            && let Err(refusal) = sarsen_ring::lock_memory()
+        {
+            tracing::warn!("{refusal}");
+        }
         let mut directory = Directory::open(&config.dir)?;
         let listener =
             TcpListener::bind(config.api).await.with_context(|| format!("listen on {}", config.api))?;
@@ -161,6 +169,9 @@ impl Node {
         let lease = config.lease.unwrap_or_else(default_lease);
         let drive_config = |path: &PathBuf| DriveConfig {
             marks_threads: !config.is_dev,
+            memory: config
+                .memory
+                .map_or(MEMORY_DEFAULT, |all| (all / config.drives.len().max(1) as u64) as usize),
             ..DriveConfig::new(path.clone(), lease)
         };
         let configs = config.drives.iter().map(drive_config).collect();

@@ -15,6 +15,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+/// Bytes of memory for the maps of one drive, when nothing else is said.
+pub const MEMORY_DEFAULT: usize = 256 << 20;
+
 /// What a drive is opened with.
 #[derive(Clone, Debug)]
 pub struct DriveConfig {
@@ -35,7 +38,7 @@ pub struct DriveConfig {
 impl DriveConfig {
     /// The drive at `path`, with the usual settings.
     pub fn new(path: PathBuf, lease: LeaseMode) -> DriveConfig {
-        let (memory, ring) = (256 << 20, RingConfig::default());
+        let (memory, ring) = (MEMORY_DEFAULT, RingConfig::default());
         DriveConfig { path, lease, memory, ring, marks_threads: true, stop_max: Duration::from_secs(5) }
     }
 }

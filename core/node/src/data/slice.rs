@@ -60,13 +60,14 @@ impl DriveFormat for SarsenFormat {
         memory: usize,
         pool: &Pool,
     ) -> Result<(Store<RingDisk>, SliceFacts), String> {
-        let (identity, region) = {
+        let (identity, region, window) = {
             let held = self.superblock.lock().unwrap_or_else(PoisonError::into_inner);
             let superblock = held.as_ref().expect("a drive is opened before its slices");
-            (superblock.identity, superblock.slices[usize::from(index)])
+            (superblock.identity, superblock.slices[usize::from(index)], superblock.window as usize)
         };
         let disk = ring.disk(file.clone(), 0, whole_blocks(file));
-        let options = Options::new(pool.clone(), drive::slice_identity(identity, index), open, memory);
+        let slice = drive::slice_identity(identity, index);
+        let options = Options { window, ..Options::new(pool.clone(), slice, open, memory) };
         let (store, opened) =
             Store::open(disk, region, options).map_err(|why| format!("slice {index}: {why}"))?;
         if opened.replayed + opened.damaged + opened.ailing > 0 {

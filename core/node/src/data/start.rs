@@ -2,15 +2,19 @@
 use super::machine::Opened;
 use super::thread::{self, ThreadConfig};
 use crate::seam::{FromSlice, ToSlice};
-use sarsen_buffer::Pool;
+use sarsen_buffer::{Arena, Pool};
 use sarsen_ring::{Ring, RingConfig, Waker};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 use std::sync::mpsc::{self, Sender};
 use std::thread::JoinHandle;
 
+/// Bytes of a slice's buffers that the kernel keeps at hand (L5): what small requests need; 1 MiB ones find the rest elsewhere.
+const ARENA_BYTES: usize = 16 << 20;
+
 /// Each refusal is one warning (L8).
 static REFUSAL: Once = Once::new();
+static RING_REFUSAL: Once = Once::new();
 
 /// A way to a slice's thread.
 #[derive(Clone, Debug)]
@@ -58,9 +62,14 @@ where
         {
             REFUSAL.call_once(|| tracing::warn!("{refusal}"));
         }
-        let pool = Pool::new();
+        let pool = Pool::over(Arena::new(ARENA_BYTES));
         let result = Ring::new(ring, &pool)
             .map_err(|why| why.to_string())
+            .inspect(|ring| {
+                if let Some(refusal) = ring.refusal().filter(|_| config.marks_thread) {
+                    RING_REFUSAL.call_once(|| tracing::warn!("{refusal}"));
+                }
+            })
             .and_then(|mut ring| open(&mut ring, &pool).map(|(store, facts)| (ring, store, facts)));
         match result {
             Ok((ring, store, facts)) => {
