@@ -6,6 +6,7 @@ use crate::command::{Command, Move};
 use crate::state::{Out, State};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+use sarsen_placement::Partners;
 use sarsen_types::{GroupChange, GroupState, NodeId, Proposal, SliceId};
 
 /// A node that was not heard for this long is down.
@@ -67,6 +68,8 @@ fn groups(state: &State, heard: &BTreeMap<NodeId, u64>, now_ms: u64) -> (Vec<Mov
         g.joining.iter().for_each(|j| *joining.entry(j.slice).or_default() += 1);
         g.members.iter().for_each(|m| *held.entry(m.slice).or_default() += 1);
     }
+    let groups_now: Vec<Vec<SliceId>> = state.groups.values().map(slices_of).collect();
+    let mut partners = Partners::of(groups_now.iter().map(Vec::as_slice));
     // A new leader believes what the last one recorded only of nodes that it has heard itself.
     let is_heard = |s: SliceId| {
         let node = state.drives.get(&s.drive).map(|d| d.node);
@@ -104,16 +107,23 @@ fn groups(state: &State, heard: &BTreeMap<NodeId, u64>, now_ms: u64) -> (Vec<Mov
             }
             continue;
         }
-        if let Some(slice) = place(state, g, out, &sites, &held, now_ms) {
+        if let Some(slice) = place(state, g, out, &sites, &held, &partners, now_ms) {
             let busy = joining.entry(slice).or_default();
             if *busy < JOINS_PER_SLICE_MAX {
                 *busy += 1;
                 *held.entry(slice).or_default() += 1;
+                let mut members = slices_of(g);
+                members.push(slice);
+                partners.note(&members);
                 places.push(at(slice));
             }
         }
     }
     (joins, places, unplaces)
+}
+
+fn slices_of(g: &GroupState) -> Vec<SliceId> {
+    g.members.iter().map(|m| m.slice).collect()
 }
 
 /// A site for a copy in place of one that was out of sync for `down_out`, however healthy its drive looks (R19).
@@ -123,6 +133,7 @@ fn place(
     out: &[Out],
     sites: &[sarsen_placement::Site],
     held: &BTreeMap<SliceId, u64>,
+    partners: &Partners,
     now_ms: u64,
 ) -> Option<SliceId> {
     let is_late = |o: &Out| now_ms >= o.since_ms.saturating_add(state.settings.down_out_ms);
@@ -133,7 +144,8 @@ fn place(
     }
     let taken: Vec<u32> = counted.iter().map(|s| state.domain(*s)).collect();
     let free: Vec<_> = sites.iter().copied().filter(|s| g.assignment_of(s.slice).is_none()).collect();
-    sarsen_placement::replacement(g.group.0, &taken, &free, |s| held.get(&s).copied().unwrap_or(0))
+    let held = |s| held.get(&s).copied().unwrap_or(0);
+    sarsen_placement::replacement(g.group.0, &taken, &free, held, |s| partners.is_beyond(&counted, s))
 }
 
 /// Groups whose primary is down for long, with an in-sync copy that is up.

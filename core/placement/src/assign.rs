@@ -1,5 +1,5 @@
 //! A policy's first table: groups onto slices in distinct fault domains, evenly, primaries too.
-use crate::{key, mix};
+use crate::{Partners, key, mix};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::fmt;
@@ -37,7 +37,8 @@ impl fmt::Display for TooFew {
 
 /// The slices of each of `groups` groups, the one that leads first.
 ///
-/// Copy by copy the domain that is emptiest for its weight, in it the slice that is; then the member that leads least.
+/// Copy by copy the domain that is emptiest for its weight, in it the slice that is; then the member that leads least. Those
+/// that would give nobody too many partners (L7) before all others.
 pub fn assign(groups: u32, copies: u8, sites: &[Site]) -> Result<Vec<Vec<SliceId>>, TooFew> {
     let mut domains: BTreeMap<u32, u64> = BTreeMap::new();
     for site in sites.iter().filter(|s| s.weight > 0) {
@@ -49,22 +50,27 @@ pub fn assign(groups: u32, copies: u8, sites: &[Site]) -> Result<Vec<Vec<SliceId
     let mut in_domain: BTreeMap<u32, u64> = BTreeMap::new();
     let mut in_slice: BTreeMap<SliceId, u64> = BTreeMap::new();
     let mut table = Vec::new();
+    let mut partners = Partners::default();
     for group in 0..u64::from(groups) {
         let mut members: Vec<SliceId> = Vec::new();
         let mut taken: Vec<u32> = Vec::new();
         for _ in 0..copies {
-            let load = |d: u32| load_of(in_domain.get(&d).copied().unwrap_or(0), domains[&d]);
-            let free = domains.keys().copied().filter(|d| !taken.contains(d));
-            let domain = free.min_by_key(|&d| (load(d), mix(group, u64::from(d)))).expect("counted above");
+            let domain_load = |d: u32| load_of(in_domain.get(&d).copied().unwrap_or(0), domains[&d]);
             let load = |s: &Site| load_of(in_slice.get(&s.slice).copied().unwrap_or(0), s.weight);
-            let of_it = sites.iter().filter(|s| s.domain == domain && s.weight > 0);
-            let site =
-                of_it.min_by_key(|s| (load(s), mix(group, key(s.slice)))).expect("a domain has a slice");
+            let rank = |s: &Site| {
+                let is_beyond = partners.is_beyond(&members, s.slice);
+                let of_domain = (domain_load(s.domain), mix(group, u64::from(s.domain)));
+                (is_beyond, of_domain, load(s), mix(group, key(s.slice)))
+            };
+            let free = sites.iter().filter(|s| s.weight > 0 && !taken.contains(&s.domain));
+            let site = free.min_by_key(|s| rank(s)).expect("there are as many domains as copies");
+            let domain = site.domain;
             taken.push(domain);
             members.push(site.slice);
             *in_domain.entry(domain).or_default() += 1;
             *in_slice.entry(site.slice).or_default() += 1;
         }
+        partners.note(&members);
         table.push(members);
     }
     let leaders = crate::spread(&table);
@@ -111,6 +117,19 @@ mod tests {
     fn too_few_nodes_are_refused_with_both_numbers() {
         let sites = [site(1, 0, 1), site(2, 0, 1)];
         assert_eq!(assign(4, 2, &sites), Err(TooFew { domains: 1, copies: 2 }));
+    }
+
+    #[test]
+    fn in_a_large_cluster_no_slice_has_more_partners_than_it_may() {
+        // a hundred nodes: of 4,096 groups each slice holds 123, with 246 others if they were drawn at random
+        let sites: Vec<Site> = (1..=100).map(|n| site(n, 0, n)).collect();
+        let table = assign(4096, 3, &sites).unwrap();
+        let partners = Partners::of(table.iter().map(Vec::as_slice));
+        let counts = sites.iter().map(|s| partners.count(s.slice));
+        assert!(counts.clone().all(|n| n <= sarsen_types::limits::PARTNERS_MAX), "{:?}", counts.max());
+        let held = |s: &Site| table.iter().flatten().filter(|m| **m == s.slice).count();
+        let (least, most) = (sites.iter().map(held).min().unwrap(), sites.iter().map(held).max().unwrap());
+        assert!(most - least <= 6, "{least} to {most}");
     }
 
     proptest! {

@@ -8,10 +8,12 @@
 extern crate alloc;
 
 pub mod assign;
+pub mod partners;
 pub mod primaries;
 pub mod replace;
 
 pub use assign::{Site, TooFew, assign};
+pub use partners::Partners;
 pub use primaries::spread;
 pub use replace::replacement;
 
