@@ -13,7 +13,10 @@ use std::fs::{File, OpenOptions};
 use std::io::Read;
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+/// How long a file may still be locked.
+const LOCK_WAIT: Duration = Duration::from_secs(3);
 /// Bytes of zeroes written at once.
 const ZEROES: usize = 1 << 20;
 
@@ -145,9 +148,15 @@ fn open(path: &Path, size: Option<Size>, is_written: bool) -> Outcome<FileDisk> 
         _ => why,
     })?;
     if is_written {
-        file.try_lock().map_err(|_| {
-            Failure::new(format!("{} is in use", path.display())).hint("stop the node that serves it")
-        })?;
+        // what a process that just ended had open the kernel lets go a moment later
+        let until = Instant::now() + LOCK_WAIT;
+        while file.try_lock().is_err() {
+            if Instant::now() >= until {
+                return Err(Failure::new(format!("{} is in use", path.display()))
+                    .hint("stop the node that serves it"));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
     if let Some(size) = size.filter(|_| !is_device)
         && file.metadata().during(&what)?.len() < size.0

@@ -108,6 +108,11 @@ impl<D: Disk> Store<D> {
         }
     }
 
+    /// Whether data of a record that is not durable yet lie in a block, or will.
+    pub(crate) fn is_being_written(&self, block: u64) -> bool {
+        self.in_flight.iter().flat_map(|f| &f.items).any(|item| item.places.contains(&block))
+    }
+
     /// S9: a failed data write takes another place, and the bad one is set aside. The record is journaled once more; of two
     /// with one version the later wins. The block it was in is not persisted before that is.
     pub(crate) fn write_elsewhere(&mut self, sequence: u64, first: u64, count: u64, why: DiskError) {

@@ -51,6 +51,15 @@ pub fn entry(kind: PageKind, payload: &[u8], block: u16) -> Held {
     }
 }
 
+/// All entries of a leaf, those that say nothing among them.
+pub fn entries(kind: PageKind, payload: &[u8]) -> impl Iterator<Item = Held> {
+    let (first, bytes, count) = match kind {
+        PageKind::Dense => (0, ENTRY_BYTES, LEAF_ENTRIES),
+        _ => (4 + 2, SPARSE_BYTES, count_of(payload)),
+    };
+    (0..count).map(move |at| held_at(payload, first + at * bytes))
+}
+
 fn held_at(payload: &[u8], at: usize) -> Held {
     payload.get(at..).and_then(|b| Held::get(&mut Reader::new(b)).ok()).unwrap_or_default()
 }

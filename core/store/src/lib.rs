@@ -45,6 +45,7 @@ pub mod stack;
 pub mod store;
 mod stream;
 pub mod table;
+mod within;
 
 pub use events::Token;
 pub use open::{OpenError, Opened};

@@ -89,6 +89,18 @@ enum Waiting {
     Trim(OpId, u64, u64),
 }
 
+impl Waiting {
+    /// The byte behind the last it touches.
+    fn end(&self) -> u64 {
+        match self {
+            Waiting::Read(_, at, buf) => at + buf.len() as u64,
+            Waiting::Write(_, at, bufs) => at + bufs.iter().map(|b| b.len() as u64).sum::<u64>(),
+            Waiting::Trim(_, at, len) => at + len,
+            Waiting::Flush(_) => 0,
+        }
+    }
+}
+
 impl MemDisk {
     /// An empty disk of `size` bytes; what was never written reads as zeroes.
     pub fn new(size: u64) -> MemDisk {
@@ -130,6 +142,7 @@ impl MemDisk {
     }
 
     fn submit(&mut self, op: Waiting) {
+        assert!(op.end() <= self.size, "an operation lies inside its disk");
         match self.is_held {
             true => self.waiting.push(op),
             false => self.carry_out(op),

@@ -14,6 +14,7 @@ use crate::space::{SPAN, Space, Span};
 use crate::store::{Found, Options, Store};
 use crate::stream::{get_group, get_spans, get_twins};
 use crate::table::{Directory, Slot, get_slots};
+use crate::within;
 use sarsen_buffer::{Buf, Pool};
 use sarsen_types::{BLOCK_SIZE, DriveIdentity};
 
@@ -71,8 +72,10 @@ pub(crate) struct Blocking<'a, D: Disk> {
 }
 
 impl<D: Disk> Blocking<'_, D> {
-    /// `blocks` blocks from `first` of the slice; `None` where the device fails.
+    /// `blocks` blocks from `first` of the slice; `None` where the device fails, or ends before them.
     pub fn read(&mut self, first: u64, blocks: u64) -> Option<Buf> {
+        let end = first.checked_add(blocks).and_then(|end| end.checked_mul(BLOCK_SIZE as u64));
+        end.and_then(|end| self.offset.checked_add(end)).filter(|end| *end <= self.disk.size())?;
         let buf = self.pool.take(blocks as usize * BLOCK_SIZE);
         self.read_bytes += buf.len() as u64;
         self.disk.read(OpId(0), self.offset + first * BLOCK_SIZE as u64, buf);
@@ -103,7 +106,7 @@ impl<D: Disk> Blocking<'_, D> {
     ) -> Result<Buf, OpenError> {
         let mut why = Malformed { at: 0, what: "a readable block of the slice" };
         for (at, block) in twin.at.into_iter().enumerate() {
-            let buf = (block < region.blocks).then(|| self.read(block, 1)).flatten();
+            let buf = region.may_hold_map(block).then(|| self.read(block, 1)).flatten();
             let Some(buf) = buf else { continue };
             match unseal(&buf, kind, Some(twin.sum)) {
                 Ok(_) => {
@@ -321,7 +324,12 @@ fn read_index<D: Disk>(
     for twin in directory.index.clone() {
         let buf = io.twin(region, PageKind::Index, twin, ailing)?;
         let slots = get_slots(&buf[page::HEADER..]);
-        directory.slots.extend(slots.map_err(|why| OpenError::NoMap { block: twin.at[0], why })?);
+        let slots = slots.map_err(|why| OpenError::NoMap { block: twin.at[0], why })?;
+        if !slots.iter().all(|slot| within::is_slot_inside(region, slot)) {
+            let why = Malformed { at: 0, what: "slots that name pages of the slice" };
+            return Err(OpenError::NoMap { block: twin.at[0], why });
+        }
+        directory.slots.extend(slots);
     }
     if !directory.slots.is_sorted_by(|a, b| a.first < b.first) {
         let block = directory.index.first().map_or(0, |t| t.at[0]);

@@ -3,10 +3,11 @@
 use crate::cache::{Cache, Found};
 use crate::disk::Disk;
 use crate::lookup::Want;
-use crate::page::{PageKind, Twin, unseal};
+use crate::page::{HEADER, PageKind, Twin, unseal};
 use crate::run;
 use crate::store::{Op, Store};
 use crate::table::Slot;
+use crate::within;
 use sarsen_buffer::Buf;
 use sarsen_types::BLOCK_SIZE;
 use smallvec::{SmallVec, smallvec};
@@ -61,7 +62,10 @@ impl<D: Disk> Store<D> {
                 let page = (name - self.region.bitmap_first()) % self.region.bitmap_pages();
                 payload.is_some_and(|p| self.space.take_in(page, p).is_ok())
             }
-            kind => self.cache.take_in(want.pointer, kind, buf),
+            kind => {
+                let is_inside = |b: &Buf| within::is_inside(&self.region, kind, &b[HEADER..]);
+                self.cache.take_in(want.pointer, kind, buf.filter(is_inside))
+            }
         };
         if !is_good
             && !load.is_second

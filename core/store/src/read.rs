@@ -294,6 +294,9 @@ impl<D: Disk> Store<D> {
 
     /// Marks an entry as damaged, so that it is asked elsewhere from now on. It may have moved or gone since it was read.
     fn damage(&mut self, spec: &ReadSpec, layer: LayerId, block: u16, read: Held) {
+        if read.place.block().is_some_and(|place| self.is_being_written(place)) {
+            return; // what a repair brings is not there yet
+        }
         let id = ObjectId { layer, chunk: spec.chunk };
         let Some(group) = self.groups.get_mut(&spec.group) else { return };
         let mut look = Lookup::new(group, &self.cache);

@@ -37,7 +37,11 @@ impl SliceRegion {
     }
     /// Whether data of a client may lie in a block.
     pub fn may_hold(&self, block: u64) -> bool {
-        self.is_in_ring(block) || (self.data_first()..self.blocks - 1).contains(&block)
+        self.is_in_ring(block) || self.may_hold_map(block)
+    }
+    /// Whether a page of the map may: data, but for those in the ring, lie there too.
+    pub fn may_hold_map(&self, block: u64) -> bool {
+        (self.data_first()..self.blocks - 1).contains(&block)
     }
     /// First block of the bitmaps.
     pub fn bitmap_first(&self) -> u64 {

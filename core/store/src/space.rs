@@ -24,6 +24,10 @@ const TRIMMED_MAX: usize = 8;
 const TRIM_PART: u64 = 5;
 /// Writes of at least so many blocks look for runs in empty regions (S15).
 pub const RUN_BLOCKS_MIN: u64 = 16;
+/// Regions that a long write looks through for a run, at most.
+const LONG_REGIONS_MAX: u32 = 4;
+/// Pieces of long writes that take any hole, after no run was found.
+const WITHOUT_RUNS: u32 = 4096;
 
 type Bits = Box<[u64; WORDS]>;
 
@@ -97,6 +101,8 @@ pub struct Space {
     regions: Vec<u16>,
     /// Per stream: the next block to look at, and the end of its region.
     cursors: [(u64, u64); 4],
+    /// Pieces of long writes that take any hole from now on: there were no runs.
+    without_runs: u32,
     free: u64,
     limbo: VecDeque<(u64, Barrier)>,
     /// Those that wait for a root.
@@ -135,6 +141,7 @@ impl Space {
             pages,
             regions,
             cursors: [(0, 0); 4],
+            without_runs: 0,
             free,
             limbo: VecDeque::new(),
             limbo_of_roots: VecDeque::new(),
@@ -269,18 +276,33 @@ impl Space {
     /// Up to `most` neighbouring blocks, going on where the stream's last allocation ended; `None` when none is at hand:
     /// then [`Space::wanted`] says which page to read, or all is used.
     pub fn take(&mut self, stream: Stream, most: u64) -> Option<(u64, u64)> {
+        // S15: a long write passes over holes too short for it, and what it passes over small ones fill; but where the emptiest
+        // regions have nothing longer, it takes what there is, and does not look again for a while
+        let is_choosy = stream == Stream::Long && self.without_runs == 0;
+        let least = if is_choosy { most.min(RUN_BLOCKS_MIN) } else { 1 };
+        if stream == Stream::Long {
+            self.without_runs = self.without_runs.saturating_sub(1);
+        }
+        let mut regions = 0;
         loop {
             let (from, end) = self.cursors[stream as usize];
             if let Some(start) = self.next_free(from, end) {
                 let mut count = 0;
                 while count < most && start + count < end && self.is_free(start + count) {
-                    self.hold(start + count);
                     count += 1;
                 }
                 self.cursors[stream as usize].0 = start + count;
+                if count < least && regions < LONG_REGIONS_MAX {
+                    continue;
+                }
+                if count < least {
+                    self.without_runs = WITHOUT_RUNS;
+                }
+                (start..start + count).for_each(|block| self.hold(block));
                 return Some((start, count));
             }
             self.cursors[stream as usize] = self.next_region(stream)?;
+            regions += 1;
         }
     }
 
@@ -603,6 +625,23 @@ mod tests {
         assert_eq!(space.take(Stream::Small, 100), Some((6, 100)));
         assert_eq!(space.take(Stream::Map, 1), Some((2 * REGION + 900, 1)));
         assert_eq!(space.free(), 3 * REGION - 903 - 64 - 103 - 1);
+    }
+
+    #[test]
+    fn a_long_write_passes_over_short_holes_while_there_are_longer_ones() {
+        let mut space = Space::new(0, 2 * REGION, &[]);
+        // of the first region every other block is free, and a run at its end; the second is full but for eight
+        for block in (0..REGION - 40).step_by(2).chain(REGION..2 * REGION - 8) {
+            space.mark_held(block).unwrap();
+        }
+        assert_eq!(space.take(Stream::Long, 64), Some((REGION - 41, 41)));
+        assert_eq!(space.take(Stream::Small, 64), Some((2 * REGION - 8, 8)));
+        let holes: u64 = (REGION - 42) / 2;
+        assert_eq!(space.free(), holes);
+        for _ in 0..holes {
+            assert!(matches!(space.take(Stream::Long, 64), Some((_, 1))), "there is nothing longer");
+        }
+        assert_eq!((space.free(), space.take(Stream::Long, 64)), (0, None));
     }
 
     #[test]
