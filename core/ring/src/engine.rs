@@ -122,11 +122,7 @@ impl Engine {
             Err(why) if config.defer_taskrun && why.raw_os_error() == Some(libc::EINVAL) => build(false),
             built => built,
         };
-        let uring = built.map_err(|why| match why.raw_os_error() {
-            Some(libc::EPERM | libc::ENOSYS | libc::EACCES) => RingError::Forbidden(why),
-            Some(libc::ENOMEM) => RingError::Memory(why),
-            _ => RingError::SetUp(why),
-        })?;
+        let uring = built.map_err(RingError::of_set_up)?;
         let params = uring.params();
         if !params.is_feature_ext_arg() || !params.is_feature_nodrop() || !params.is_feature_submit_stable() {
             return Err(RingError::SetUp(io::Error::from(io::ErrorKind::Unsupported)));

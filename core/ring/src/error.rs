@@ -37,3 +37,33 @@ pub enum RingError {
     #[error("the socket path {0} is longer than the 107 bytes the system allows: choose a shorter directory")]
     PathTooLong(PathBuf),
 }
+
+impl RingError {
+    /// Why the system gave no ring.
+    pub(crate) fn of_set_up(why: io::Error) -> RingError {
+        match why.raw_os_error() {
+            Some(libc::EPERM | libc::ENOSYS | libc::EACCES) => RingError::Forbidden(why),
+            Some(libc::ENOMEM) => RingError::Memory(why),
+            _ => RingError::SetUp(why),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ring_that_is_not_given_says_in_one_line_what_to_do() {
+        let said = [
+            (libc::EPERM, "seccomp"),
+            (libc::ENOSYS, "io_uring_disabled"),
+            (libc::ENOMEM, "LimitMEMLOCK"),
+            (libc::EINVAL, "kernel of 5.19"),
+        ];
+        for (errno, what) in said {
+            let text = RingError::of_set_up(io::Error::from_raw_os_error(errno)).to_string();
+            assert!(text.contains(what) && !text.contains('\n'), "{text}");
+        }
+    }
+}
