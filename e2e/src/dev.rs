@@ -186,7 +186,8 @@ impl Dev {
         node.pid.context("it is not running")
     }
 
-    fn wait_dead(&self, id: u32) -> Result<()> {
+    /// Waits until the process of a node is gone.
+    pub fn wait_dead(&self, id: u32) -> Result<()> {
         wait_until("dev notices a dead node", Duration::from_secs(15), || {
             Ok(self.show()?.nodes.iter().any(|n| n.id == id && n.pid.is_none()))
         })?;

@@ -3,9 +3,11 @@
 //! Reading order: [`program`] (where `sarsen` is), [`dev`] (a cluster of processes that always ends with the test), [`nbd`] (a
 //! client of our own), [`checker`] (writes, and remembers what was answered), [`fio`] and [`process`] (what it cost).
 pub mod bench;
+pub mod chaos;
 pub mod checker;
 pub mod dev;
 pub mod fio;
+pub mod history;
 pub mod image;
 pub mod nbd;
 pub mod process;
