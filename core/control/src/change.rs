@@ -5,8 +5,8 @@ use crate::state::{Out, Retired, State};
 use alloc::format;
 use alloc::vec::Vec;
 use sarsen_types::{
-    AttachmentId, Damage, Epoch, Generation, GroupChange, GroupId, GroupState, Joining, Member, NodeId,
-    Proposal, SliceId,
+    AttachmentId, Epoch, Generation, GroupChange, GroupId, GroupState, Joining, Member, NodeId, Proposal,
+    SliceId,
 };
 
 /// A group whose epoch is within this of the last one changes no more: versions have 24 bits for it. One change a second
@@ -19,7 +19,6 @@ const BACK_MS: u64 = 2 * JOIN_BACKOFF_MAX_MS;
 impl State {
     /// The one way to change a group: a new epoch, `primary_since` when another leads, `complete` (R11), who is out (R19).
     pub(crate) fn change(&mut self, group: GroupId, f: impl FnOnce(&mut GroupState, Epoch)) {
-        let copies = self.copies_of(group);
         let Some(state) = self.groups.get_mut(&group) else { return };
         if state.epoch.0 + EPOCH_RESERVE >= Epoch::MAX.0 {
             return;
@@ -29,9 +28,6 @@ impl State {
         state.epoch = epoch;
         if state.primary != led {
             state.primary_since = epoch;
-        }
-        if state.in_sync.len() >= copies {
-            state.damage = Damage::None;
         }
         if state.may_commit() {
             state.complete = state.in_sync.clone();
@@ -58,7 +54,7 @@ impl State {
             }
             let before = back.iter().position(|b| b.slice == member.slice).map(|at| back.remove(at));
             let (joins, joined_ms) = before.map_or((0, 0), |b| (b.joins, b.joined_ms));
-            out.push(Out { slice: member.slice, since_ms, joins, joined_ms });
+            out.push(Out { slice: member.slice, since_ms, joins, joined_ms, is_new: false });
         }
         if out.is_empty() {
             self.out.remove(&group);
@@ -99,10 +95,23 @@ impl State {
                 });
             }
             GroupChange::Expel(who) => {
-                if !leads || !g.is_in_sync(who) || g.damage != Damage::None {
+                if !leads || !g.is_in_sync(who) || g.is_damaged {
                     return false;
                 }
                 self.expel(p.group, who);
+            }
+            GroupChange::GiveWay { to, lacks } => {
+                let is_heir = g.assignment_of(to).is_some() && to != p.by && self.is_up(to);
+                let is_stale = self.drives.get(&to.drive).is_none_or(|d| d.is_stale);
+                if !leads || g.in_sync != [p.by] || g.may_commit() || g.is_damaged || !is_heir || is_stale {
+                    return false;
+                }
+                self.change(p.group, |s, _| {
+                    s.in_sync = Vec::from([to]);
+                    s.joining.retain(|j| j.slice != to);
+                    s.complete.retain(|c| !lacks || *c != p.by);
+                    s.primary = to;
+                });
             }
             GroupChange::Promote(who) => {
                 if !leads || g.join_of(who).is_none() {
@@ -125,7 +134,7 @@ impl State {
     fn expel(&mut self, group: GroupId, who: SliceId) {
         let (is_sole, heir) = (self.groups[&group].in_sync == [who], self.heir(group, who, true));
         if is_sole && heir == who {
-            self.change(group, |s, _| s.damage = Damage::Waits);
+            self.change(group, |s, _| s.is_damaged = true);
             return self
                 .tell(format!("group {group}: the only copy in sync, on {who}, lacks what it acknowledged"));
         }
@@ -232,6 +241,8 @@ impl State {
             s.members.push(member);
             s.joining.push(Joining { slice: m.slice, since });
         });
+        let out = self.out.get_mut(&m.group).and_then(|all| all.iter_mut().find(|o| o.slice == m.slice));
+        out.into_iter().for_each(|o| o.is_new = true);
         true
     }
 

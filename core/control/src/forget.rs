@@ -4,7 +4,7 @@ use crate::state::{Forgetting, State};
 use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::vec::Vec;
-use sarsen_types::{AttachmentId, Damage, DriveId, GroupId, Member, Revision, SessionId, SliceId};
+use sarsen_types::{AttachmentId, DriveId, GroupId, Member, Revision, SessionId, SliceId};
 
 /// Who leads a group once a slice that had its only copy in sync is forgotten.
 enum Heir {
@@ -137,9 +137,11 @@ impl State {
         if let Some(complete) = complete {
             return Some(Heir::Complete(complete));
         }
-        let left = |s: SliceId| self.out.get(&group)?.iter().find(|o| o.slice == s).map(|o| o.since_ms);
+        // one that was whole once before one that never was, be that one up (found in review: a copy just placed, nearly empty)
+        let out = |s: SliceId| self.out.get(&group)?.iter().find(|o| o.slice == s);
+        let left = |s: SliceId| out(s).map(|o| (!o.is_new, self.is_up(s), o.since_ms));
         let is_stale = |s: SliceId| self.drives.get(&s.drive).is_none_or(|d| d.is_stale);
-        let behind = others().max_by_key(|s| (self.is_up(*s), !is_stale(*s), left(*s)));
+        let behind = others().max_by_key(|s| (left(*s), !is_stale(*s)));
         if let Some(behind) = behind {
             return Some(Heir::Behind(behind));
         }
@@ -166,12 +168,12 @@ impl State {
             s.complete.retain(|c| *c != slice);
             match sole_heir {
                 // R28: what a copy lacks that is not complete, nobody has; the operator says whether it is served
-                Some(Heir::Behind(at)) => (s.in_sync, s.damage) = (Vec::from([at]), Damage::Waits),
+                Some(Heir::Behind(at)) => (s.in_sync, s.is_damaged) = (Vec::from([at]), true),
                 Some(Heir::Empty(at)) => {
                     s.members.push(Member { slice: at, assignment });
-                    (s.in_sync, s.damage) = (Vec::from([at]), Damage::Waits);
+                    (s.in_sync, s.is_damaged) = (Vec::from([at]), true);
                 }
-                Some(Heir::Complete(at)) => (s.in_sync, s.damage) = (Vec::from([at]), Damage::None),
+                Some(Heir::Complete(at)) => (s.in_sync, s.is_damaged) = (Vec::from([at]), false),
                 None => {}
             }
             if let Some(Heir::Complete(at) | Heir::Behind(at) | Heir::Empty(at)) = sole_heir {

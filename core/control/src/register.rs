@@ -5,7 +5,7 @@ use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use sarsen_types::{Damage, DriveId, GroupId, OpenId, SliceId};
+use sarsen_types::{DriveId, GroupId, OpenId, SliceId};
 
 impl State {
     /// One command: the open id is remembered, and no group goes on as if the drive had not been away (R1).
@@ -90,6 +90,7 @@ impl State {
             if is_stale && s.in_sync == [slice] && heir != slice {
                 s.in_sync = Vec::from([heir]); // a complete copy leads (R11)
                 s.joining.retain(|j| j.slice != heir);
+                s.is_damaged = false;
             }
             if is_stale {
                 s.joining.retain(|j| j.slice != slice);
@@ -99,11 +100,7 @@ impl State {
                 s.primary_since = epoch; // who is named again after an opening owes a takeover (R5)
             }
             // R28: nobody else has what it may lack, and nobody would know
-            if s.in_sync != [slice] {
-                s.damage = if s.is_damaged() { Damage::None } else { s.damage };
-            } else if is_stale {
-                s.damage = Damage::Waits;
-            }
+            s.is_damaged |= is_stale && s.in_sync == [slice];
         });
         if is_stale && let Some(s) = self.groups.get_mut(&group) {
             s.complete.retain(|c| *c != slice || s.in_sync.contains(c));
@@ -146,7 +143,7 @@ impl State {
     /// By drive, the groups of which it has the only copy in sync, and may lack what it acknowledged (R28).
     pub fn damaged(&self) -> BTreeMap<DriveId, Vec<GroupId>> {
         let mut found: BTreeMap<DriveId, Vec<GroupId>> = BTreeMap::new();
-        for g in self.groups.values().filter(|g| g.is_damaged()) {
+        for g in self.groups.values().filter(|g| g.is_damaged) {
             found.entry(g.primary.drive).or_default().push(g.group);
         }
         found
@@ -165,7 +162,19 @@ impl State {
             return Answer::Refused(Refusal::new(RefusalKind::Unable, what));
         };
         for group in &groups {
-            self.change(*group, |s, epoch| (s.damage, s.primary_since) = (Damage::Accepted, epoch));
+            let mut assignment = self.last.assignment;
+            self.change(*group, |s, epoch| {
+                (s.is_damaged, s.primary_since) = (false, epoch);
+                s.complete.retain(|c| s.in_sync.contains(c));
+                s.joining.clear();
+                // Whoever has more begins anew: compared by what was touched since it left, it would keep what the accepted copy
+                // lacks, and lead with it one day (found in review).
+                for member in s.members.iter_mut().filter(|m| m.slice != s.primary) {
+                    assignment += 1;
+                    member.assignment = assignment;
+                }
+            });
+            self.last.assignment = assignment;
         }
         let what = format!("what drive {drive} lacks of {} groups is accepted as lost", groups.len());
         self.tell(what);

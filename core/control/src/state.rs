@@ -183,6 +183,9 @@ pub struct Out {
     pub joins: u32,
     /// When the last one began.
     pub joined_ms: u64,
+    /// It was never in sync since it was placed: it holds what its first join brought so far.
+    #[serde(default)]
+    pub is_new: bool,
 }
 
 /// An assignment that ended.

@@ -5,7 +5,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use sarsen_types::limits::VOLUME_BYTES_MAX;
-use sarsen_types::{BLOCK_SIZE, Damage, Epoch, FamilyId, GroupId, GroupState, LayerId, Member, VolumeId};
+use sarsen_types::{BLOCK_SIZE, Epoch, FamilyId, GroupId, GroupState, LayerId, Member, VolumeId};
 
 /// Groups of a policy in `sarsen dev`.
 const GROUPS_DEV: u32 = 64;
@@ -157,7 +157,7 @@ impl State {
                 complete: slices,
                 members,
                 min_copies,
-                damage: Damage::None,
+                is_damaged: false,
             };
             self.groups.insert(group, state);
             ids.push(group);

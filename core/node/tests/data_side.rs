@@ -47,7 +47,7 @@ fn view(epoch: u32, primary: u32, in_sync: &[u32]) -> Arc<View> {
         joining: vec![],
         members: (1..=3).map(|n| Member { slice: slice(n), assignment: 1 }).collect(),
         min_copies: 2,
-        damage: Damage::None,
+        is_damaged: false,
     };
     let volume = VolumeView { head: LAYER, size: 1 << 30, changed: Revision(1) };
     let attachment =

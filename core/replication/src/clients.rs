@@ -84,7 +84,9 @@ impl<P: Clone> Group<P> {
         let stage = if is_whole(&request.op) { Stage::Whole } else { Stage::Partial };
         let op = Op { asker, request, payload, family, layers, key: 0, stage };
         match (is_write, &self.role) {
-            (true, Role::Primary(p)) if p.is_serving() => self.write(cx, op),
+            (true, Role::Primary(p)) if p.is_serving() && !self.gives_way_to_the_whole() => {
+                self.write(cx, op)
+            }
             (false, _) if self.may_read(&op) && !self.has_elder(&op) => self.read(cx, op),
             _ => self.hold(cx, Held { asker: op.asker, request: op.request, payload: op.payload }),
         }

@@ -48,6 +48,7 @@ impl<P: Clone> Group<P> {
     fn commit(&mut self, cx: &mut Cx<P>, at: usize) {
         let Role::Primary(primary) = &mut self.role else { return };
         let pending = primary.pending.remove(at).expect("it is there");
+        primary.has_committed = true;
         let version = pending.write.version;
         for join in primary.joins.values_mut() {
             join.committed(version, pending.write.object);

@@ -5,8 +5,8 @@ use crate::primary::{Phase, Primary};
 use crate::replica::Replica;
 use crate::requests::{HeldList, not_primary};
 use crate::wait::Wait;
-use sarsen_types::record::Body;
-use sarsen_types::{Damage, Duration, Epoch, GroupId, GroupState, Instant, Ledger, SliceId, Version};
+use sarsen_types::record::{Body, Point, Table};
+use sarsen_types::{Duration, Epoch, GroupChange, GroupId, GroupState, Instant, Ledger, SliceId, Version};
 use sarsen_wire::peer::GroupBody;
 use smallvec::SmallVec;
 
@@ -43,6 +43,9 @@ pub struct Group<P> {
     pub is_proven: bool,
     /// When it says that nobody did.
     pub proof_due: Instant,
+    /// After we gave way to a copy that has more: what we had before we led alone. What we wrote again since was committed by
+    /// nobody, and tells that copy nothing.
+    pub had_before: Option<Version>,
 }
 
 /// What a slice is in a group. Joining copies are replicas too: the state says which.
@@ -66,7 +69,7 @@ impl<P: Clone> Group<P> {
             complete: alloc::vec![],
             members: alloc::vec![],
             min_copies: 1,
-            damage: Damage::None,
+            is_damaged: false,
         };
         Group {
             id,
@@ -82,6 +85,7 @@ impl<P: Clone> Group<P> {
             floor_told: (Version::ZERO, 0),
             is_proven: false,
             proof_due: Instant::default(),
+            had_before: None,
         }
     }
 
@@ -120,14 +124,18 @@ impl<P: Clone> Group<P> {
         {
             self.begin_assignment(cx, assignment);
         }
+        if state.in_sync == [cx.me] && self.ledger.is_joining && self.ledger.point.is_none() {
+            self.be_whole(cx);
+        }
         if state.is_in_sync(cx.me) {
+            self.had_before = None;
             // R15: before anything else in this epoch
             self.raise_floor(cx, self.ledger.point.unwrap_or_default());
             self.ledger.ends_join();
         }
         let may_vanish = state.is_in_sync(cx.me) && state.joining.is_empty();
         cx.out.push(Output::Vanish { group: self.id, may_vanish, may_forget: state.is_whole() });
-        if state.primary == cx.me && cx.is_registered && !state.is_damaged() {
+        if state.primary == cx.me && cx.is_registered && !state.is_damaged {
             // a takeover that counted something as committed begins again where nothing could be: it stays uncommitted (R12)
             let begins_again = |p: &Primary<P>| p.is_collecting() || p.is_veiled && !state.may_commit();
             let goes_on =
@@ -139,6 +147,15 @@ impl<P: Clone> Group<P> {
         } else {
             self.follow(cx, &before);
         }
+    }
+
+    /// We were named the only copy in sync in the middle of a join: what we hold is what there is from now on. Else the join
+    /// would go on by our own records, and what we take after it would not count as taken in sync (found in review).
+    fn be_whole(&mut self, cx: &mut Cx<P>) {
+        let point = Point { floor: self.ledger.floor, forgotten: self.ledger.forgotten };
+        let body = Body::Table(Table { since: self.seen, point: Some(point), ..Table::default() });
+        self.apply(&body);
+        cx.persist(self.id, self.seen, body, None, Wait::Nothing);
     }
 
     /// R20: a new assignment starts empty with floor 0.
@@ -166,6 +183,9 @@ impl<P: Clone> Group<P> {
             Role::Replica(old) if goes_on => self.role = Role::Replica(old.in_a_new_epoch()),
             Role::Replica(_) => {}
             Role::Primary(primary) => {
+                if let Some(GroupChange::GiveWay { .. }) = primary.gives_way {
+                    self.had_before = Some(primary.had);
+                }
                 for asker in primary.askers() {
                     cx.reply(asker, not_primary(self.state.epoch, self.state.primary), None);
                 }

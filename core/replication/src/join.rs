@@ -13,7 +13,7 @@ use alloc::vec::Vec;
 use sarsen_types::limits::{GRACE, JOIN_WINDOW_MAX, PAGE_ENTRIES_MAX, PREPARE_TIMEOUT};
 use sarsen_types::record::{Entry, Point, Table};
 use sarsen_types::{
-    BlockRange, Damage, Epoch, GroupChange, GroupState, Mark, ObjectId, RequestNote, SliceId, Version,
+    BlockRange, Epoch, GroupChange, GroupState, Mark, ObjectId, RequestNote, SliceId, Version,
 };
 use sarsen_wire::peer::GroupBody;
 
@@ -209,14 +209,16 @@ impl<P: Clone> Group<P> {
 
     /// The joiner told its durable floor: both sides list what they touched above it (R18).
     pub fn join_told(&mut self, cx: &mut Cx<P>, from: SliceId, since: Epoch, floor: Version, top: Version) {
-        if self.is_behind(floor) {
+        if let Some(change) = self.must_give_way(cx.me, from, floor, top) {
             let Role::Primary(primary) = &mut self.role else { return };
             cx.counters.leads_behind_a_joiner += 1;
-            primary.is_lacking = true;
+            primary.gives_way = Some(change);
             return self.give_way_to_the_whole(cx);
         }
-        // R18: of what we forgot nothing shows that it was touched; one that held all of it has it, another is compared whole
-        let floor = if top < self.ledger.forgotten { Version::ZERO } else { floor };
+        // R18: of what we forgot, or lost, nothing shows that it was touched; one that held all of it has it, another is compared
+        // whole
+        let is_whole = top < self.ledger.forgotten || self.is_behind(floor);
+        let floor = if is_whole { Version::ZERO } else { floor };
         cx.counters.joins_compared_whole += u64::from(floor == Version::ZERO && top > Version::ZERO);
         let Some(join) = self.join(from).filter(|j| j.since == since && j.stage == Stage::Asked) else {
             return;
@@ -227,23 +229,43 @@ impl<P: Clone> Group<P> {
         self.send(cx, from, GroupBody::TouchedQ { above: floor, after: None }, None);
     }
 
-    /// Whether what a joiner knows to be committed is more than we had when we began to lead, alone: after a stop of
-    /// everything a copy that lost the end of its journal may be back before the others (R27), and no takeover could see it.
-    fn is_behind(&self, floor: Version) -> bool {
+    /// Whether a version is of before our takeover, and above all that a copy in sync had then: after a stop of everything a
+    /// copy that lost the end of its journal may be back before the others (R27), and no takeover could see it. Of a floor it
+    /// is proof, for all at or below it was committed.
+    fn is_behind(&self, version: Version) -> bool {
         let Role::Primary(primary) = &self.role else { return false };
-        self.is_unseen() && primary.had < floor && floor < Version::start(primary.born)
+        primary.had < version && version < Version::start(primary.born)
     }
-    /// Whether what we lack was seen by nobody, and nobody accepted it.
+    /// What a joiner's floor and top ask of us while we lead alone.
+    fn must_give_way(&self, me: SliceId, from: SliceId, floor: Version, top: Version) -> Option<GroupChange> {
+        let Role::Primary(primary) = &self.role else { return None };
+        let lacks = self.is_behind(floor);
+        if !self.is_unseen() || !(lacks || self.is_behind(top)) {
+            return None;
+        }
+        // it was in sync when our row of takeovers began, and nothing was committed since: it holds all that ever was
+        let is_whole = !self.state.may_commit() && !primary.has_committed && primary.holders.contains(&from);
+        match (is_whole, lacks) {
+            (true, _) => Some(GroupChange::GiveWay { to: from, lacks }),
+            (false, true) => Some(GroupChange::Expel(me)),
+            (false, false) => None,
+        }
+    }
+    /// Whether we lead alone: nobody was made like us yet.
     fn is_unseen(&self) -> bool {
-        self.state.in_sync.len() == 1 && self.state.damage == Damage::None
+        self.state.in_sync.len() == 1 && !self.state.is_damaged
+    }
+    /// Whether we know that we must not lead: nothing is answered any more.
+    pub(crate) fn gives_way_to_the_whole(&self) -> bool {
+        matches!(&self.role, Role::Primary(p) if p.gives_way.is_some()) && self.is_unseen()
     }
 
     /// R12: another copy leads that is complete, or an operator says that we do (R28).
     pub(crate) fn give_way_to_the_whole(&mut self, cx: &mut Cx<P>) {
         let Role::Primary(primary) = &self.role else { return };
-        if primary.is_lacking && self.is_unseen() {
+        if let Some(change) = primary.gives_way.clone().filter(|_| self.is_unseen()) {
             cx.is_waiting = true;
-            self.propose(cx, GroupChange::Expel(cx.me));
+            self.propose(cx, change);
         }
     }
 

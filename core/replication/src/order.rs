@@ -58,6 +58,9 @@ impl<P: Clone> Group<P> {
 
     /// Orders what may be ordered, in the order it came (R8): nothing passes an overlapping one.
     pub fn pump(&mut self, cx: &mut Cx<P>) {
+        if self.gives_way_to_the_whole() {
+            return;
+        }
         let mut at = 0;
         loop {
             let Role::Primary(primary) = &mut self.role else { return };

@@ -124,8 +124,12 @@ pub struct Primary<P> {
     /// The highest version that a copy in sync had when our takeover asked: what is committed below our takeover's epoch is at
     /// or below it, or every one of them lost it.
     pub had: Version,
-    /// A joiner showed that we lack what was committed before we led: we give way (R12).
-    pub is_lacking: bool,
+    /// Copies that held all that was committed when our row of takeovers began, ours among them.
+    pub holders: SmallVec<[SliceId; 4]>,
+    /// Something was committed since.
+    pub has_committed: bool,
+    /// A joiner showed that we lack what was, or may have been, committed before we led: what we ask for (R12).
+    pub gives_way: Option<GroupChange>,
     /// Ordered writes for which our own store had no space (R7), and when they were last tried.
     pub refused: Vec<Version>,
     pub(crate) refused_at: Instant,
@@ -170,7 +174,9 @@ impl<P> Primary<P> {
             is_veiled: false,
             settled: None,
             had: Version::ZERO,
-            is_lacking: false,
+            holders: state.in_sync.iter().copied().collect(),
+            has_committed: false,
+            gives_way: None,
             refused: Vec::new(),
             refused_at: now,
         }

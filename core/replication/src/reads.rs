@@ -61,7 +61,7 @@ impl<P: Clone> Group<P> {
     /// Whether a read of these blocks may be begun: not of blocks in an unresolved tail (R9).
     pub fn may_read(&self, op: &Op<P>) -> bool {
         let Role::Primary(primary) = &self.role else { return false };
-        if primary.serve_after.is_some() {
+        if primary.serve_after.is_some() || self.gives_way_to_the_whole() {
             return false;
         }
         match primary.phase {
@@ -212,7 +212,7 @@ impl<P: Clone> Group<P> {
     /// cannot be seen, one of a round that began after the read arrived.
     fn may_answer(&self, cx: &Cx<P>, round: u64) -> bool {
         let Role::Primary(primary) = &self.role else { return false };
-        if !self.is_current() || cx.is_hung {
+        if !self.is_current() || cx.is_hung || self.gives_way_to_the_whole() {
             return false;
         }
         let good = |s: &SliceId| {

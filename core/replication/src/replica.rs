@@ -287,7 +287,10 @@ impl<P: Clone> Group<P> {
             Then::Collect => return self.own_floor(cx, epoch),
             Then::TailA(to) => (to, GroupBody::TailA { floor, top }),
             Then::StopA(to) => (to, GroupBody::StopA),
-            Then::JoinA(to, since) => (to, GroupBody::JoinA { since, floor, top }),
+            Then::JoinA(to, since) => {
+                let top = self.had_before.map_or(top, |had| top.min(had));
+                (to, GroupBody::JoinA { since, floor, top })
+            }
         };
         cx.send(to, self.id, epoch, Version::ZERO, body, None);
     }

@@ -81,7 +81,10 @@ impl<P: Clone> Group<P> {
     /// R2, R5, R12: begins to lead an epoch we did not lead before.
     pub fn take_over(&mut self, cx: &mut Cx<P>) {
         let old = core::mem::replace(&mut self.role, Role::Replica(crate::replica::Replica::default()));
+        let mut holders = None;
         if let Role::Primary(old) = old {
+            let is_same_row = !old.has_committed && self.state.primary_since <= old.epoch;
+            holders = is_same_row.then(|| old.holders.clone());
             // what was ordered under an epoch that others led since may have been voided: clients ask again
             for asker in old.askers() {
                 let after = limits::BACKOFF_FIRST;
@@ -111,6 +114,9 @@ impl<P: Clone> Group<P> {
         self.is_proven = true; // our own tail is compared with theirs
         let mut primary = Primary::new(cx.me, &self.state, Phase::Collect(Box::new(takeover)), cx.now);
         primary.serve_after = self.wait_ends(cx);
+        if let Some(holders) = holders {
+            primary.holders = holders;
+        }
         self.role = Role::Primary(Box::new(primary));
         self.apply(&Body::Promise);
         let then = Wait::Promised { group: self.id, epoch: self.state.epoch, then: Then::Collect };

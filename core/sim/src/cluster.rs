@@ -137,7 +137,7 @@ impl Cluster {
                 complete: slices,
                 members,
                 min_copies: (copies - 1).max(1),
-                damage: Damage::None,
+                is_damaged: false,
             };
             state.groups.insert(id, group);
             state.policies.get_mut("default").expect("it is there").table.push(id);
@@ -325,7 +325,7 @@ impl Cluster {
         // by its own clock, which may have stood still, and as metadata know it: nobody hands over to who seems down
         let is_old = |(at, n): (usize, &Node)| {
             let is_known = n.id.is_some_and(|id| self.meta.state.is_up(id));
-            self.clock(at).since(n.since) > STARTED && is_known
+            self.clock(at).since(n.since.max(n.stood_still)) > STARTED && is_known
         };
         self.nodes.iter().enumerate().all(is_old)
             && self.is_whole()

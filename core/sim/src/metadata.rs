@@ -120,6 +120,10 @@ impl Cluster {
                     assert!(self.nodes[node].is_rotten, "{slice} is expelled, and nothing of it rotted");
                     self.count("copies expelled that lacked what they acknowledged");
                 }
+                if let GroupChange::GiveWay { lacks: true, .. } = proposal.change {
+                    let node = self.node_of(proposal.by).expect("it has a node");
+                    assert!(self.nodes[node].is_rotten, "{} gave way, and nothing of it rotted", proposal.by);
+                }
             }
         }
         if self.now >= self.meta.next_round {

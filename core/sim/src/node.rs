@@ -63,6 +63,8 @@ pub struct Node {
     pub id: Option<SliceId>,
     /// When its slice began, by its clock.
     pub since: Instant,
+    /// When its clock last stood still, by that clock: whoever it heard before may lead still for all it knows (R2).
+    pub stood_still: Instant,
     /// When its registration is answered.
     pub registers_at: Option<Instant>,
     /// Its clock against the simulator's: offset, and drift in parts per thousand.
@@ -130,6 +132,7 @@ impl Node {
             open: OpenId(0),
             id: None,
             since: Instant(0),
+            stood_still: Instant(0),
             registers_at: None,
             offset: rng.random_range(1_000_000_000..50_000_000_000),
             drift: rng.random_range(-9..=9),
@@ -164,6 +167,7 @@ impl Node {
         if let Some((until, stops_clock)) = self.paused_until {
             if stops_clock {
                 self.stopped += tick.as_nanos() as u64;
+                self.stood_still = self.clock(now);
             }
             if until <= now {
                 self.paused_until = None;

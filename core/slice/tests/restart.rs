@@ -65,7 +65,7 @@ impl Sole {
             complete: vec![ME],
             members: vec![Member { slice: ME, assignment: 1 }],
             min_copies: 1,
-            damage: Damage::None,
+            is_damaged: false,
         };
         let mut view =
             View { revision: Revision(u64::from(self.epoch.0)), groups: vec![state], ..View::default() };

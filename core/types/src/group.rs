@@ -43,20 +43,8 @@ pub struct GroupState {
     pub members: Vec<Member>,
     /// Copies that must be in sync for a write to commit (R9).
     pub min_copies: u8,
-    /// Whether the only in-sync copy may lack what it acknowledged (R28).
-    pub damage: Damage,
-}
-
-/// What is known of a group's only in-sync copy, when nobody could make good what it lacks (R28).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub enum Damage {
-    /// Nothing is amiss.
-    #[default]
-    None,
-    /// It may lack what it acknowledged: it does not lead before an operator accepts that.
-    Waits,
-    /// It leads as it is, until all copies are in sync again: who shows that it lacks something is made like it.
-    Accepted,
+    /// The only in-sync copy may lack what it acknowledged: it does not lead before an operator accepts that (R28).
+    pub is_damaged: bool,
 }
 
 impl GroupState {
@@ -75,10 +63,6 @@ impl GroupState {
     /// The number of the assignment of the group to `slice`.
     pub fn assignment_of(&self, slice: SliceId) -> Option<u64> {
         self.members.iter().find(|m| m.slice == slice).map(|m| m.assignment)
-    }
-    /// Whether it waits for an operator's word (R28).
-    pub fn is_damaged(&self) -> bool {
-        self.damage == Damage::Waits
     }
     /// Whether enough copies are in sync for writes to commit (R9).
     pub fn may_commit(&self) -> bool {

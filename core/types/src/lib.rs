@@ -19,7 +19,7 @@ pub mod version;
 pub mod view;
 
 pub use geometry::{BLOCK_SIZE, BLOCKS_PER_CHUNK, BlockRange, CHUNK_SIZE, ChunkIndex, ObjectId};
-pub use group::{Damage, GroupState, Joining, Member};
+pub use group::{GroupState, Joining, Member};
 pub use ids::{
     AttachmentId, ClusterId, DriveId, DriveIdentity, FamilyId, Generation, GroupId, LayerId, NodeId, OpenId,
     QueueId, Revision, SessionId, SliceId, VolumeId,

@@ -89,6 +89,14 @@ pub enum GroupChange {
     /// The primary found in its takeover that an in-sync copy, itself perhaps, does not hold what it acknowledged: its journal
     /// lost its end. It leaves in_sync and complete, and another leads (R12).
     Expel(SliceId),
+    /// The primary, alone and below `min_copies`, has committed nothing since it began to lead, and lets a copy lead that was in
+    /// sync then and holds more (R11, R27).
+    GiveWay {
+        /// Who leads.
+        to: SliceId,
+        /// What it holds more was committed: the primary is complete no longer. Else it may be what nobody ever answered.
+        lacks: bool,
+    },
     /// The primary lets a joining copy be in sync (R6, R16).
     Promote(SliceId),
     /// The primary reports that an attachment's old generations can commit nothing more in this group (R31). Raises no epoch.

@@ -209,7 +209,7 @@ impl Links {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sarsen_types::{Damage, Epoch, GroupId, GroupState, Member, NodeId};
+    use sarsen_types::{Epoch, GroupId, GroupState, Member, NodeId};
 
     fn view(members: &[u32]) -> View {
         let slice = |&drive| SliceId::new(drive, 0);
@@ -223,7 +223,7 @@ mod tests {
             complete: vec![],
             members: members.iter().map(|d| Member { slice: slice(d), assignment: 1 }).collect(),
             min_copies: 1,
-            damage: Damage::None,
+            is_damaged: false,
         };
         View { groups: vec![group], ..View::default() }
     }

@@ -201,7 +201,7 @@ fn group(primary: u32, members: Vec<Member>) -> GroupState {
         complete: vec![],
         members,
         min_copies: 1,
-        damage: Damage::None,
+        is_damaged: false,
     }
 }
 

@@ -65,6 +65,8 @@ pub struct Cluster {
     pub fenced: Vec<Generation>,
     /// Copies expelled for what they lacked.
     pub expelled: usize,
+    /// Sole copies that gave way to one with more.
+    pub gave_way: u32,
     confirm: bool,
     members: usize,
     is_traced: bool,
@@ -91,7 +93,7 @@ impl Cluster {
             complete: all.clone(),
             members: all.iter().map(|&slice| Member { slice, assignment: 1 }).collect(),
             min_copies,
-            damage: Damage::None,
+            is_damaged: false,
         };
         let mut cluster = Cluster {
             now: Instant(1_000_000_000),
@@ -125,6 +127,7 @@ impl Cluster {
             fences: vec![],
             fenced: vec![],
             expelled: 0,
+            gave_way: 0,
             confirm: false,
             members: n,
             is_traced: std::env::var("TRACE").is_ok(),
@@ -410,7 +413,7 @@ impl Cluster {
                 let is_sole = self.state.in_sync == [who];
                 let from = if is_sole { &self.state.complete } else { &self.state.in_sync };
                 let Some(heir) = from.iter().copied().find(|s| *s != who) else {
-                    return self.change(|s| s.damage = Damage::Waits);
+                    return self.change(|s| s.is_damaged = true);
                 };
                 self.change(|s| {
                     s.in_sync.retain(|c| *c != who);
@@ -422,6 +425,16 @@ impl Cluster {
                     if s.primary == who {
                         s.primary = heir;
                     }
+                });
+            }
+            GroupChange::GiveWay { to: who, lacks } => {
+                assert!(self.state.in_sync == [p.by] && !self.state.may_commit());
+                self.gave_way += 1;
+                self.change(|s| {
+                    s.in_sync = vec![who];
+                    s.joining.retain(|j| j.slice != who);
+                    s.complete.retain(|c| !lacks || *c != p.by);
+                    s.primary = who;
                 });
             }
             GroupChange::Promote(who) => self.change(|s| {

@@ -59,7 +59,7 @@ layout!(Member { slice: SliceId, assignment: u64 });
 layout!(GroupState {
     group: GroupId, epoch: Epoch, primary: SliceId, primary_since: Epoch, in_sync: Vec<SliceId>,
     joining: Vec<Joining>, complete: Vec<SliceId>, members: Vec<Member>, min_copies: u8,
-    damage: Damage
+    is_damaged: bool
 });
 layout!(Point { floor: Version, forgotten: Version });
 layout!(Table {
@@ -83,25 +83,6 @@ impl Wire for Epoch {
     #[cfg(test)]
     fn sample(source: &mut Source) -> Self {
         Epoch(u32::sample(source) & Epoch::MAX.0)
-    }
-}
-
-impl Wire for Damage {
-    const MIN: usize = 1;
-    fn put(&self, out: &mut Vec<u8>) {
-        (*self as u8).put(out);
-    }
-    fn get(from: &mut Reader<'_>) -> Result<Self, WireError> {
-        match u8::get(from)? {
-            0 => Ok(Damage::None),
-            1 => Ok(Damage::Waits),
-            2 => Ok(Damage::Accepted),
-            _ => Err(WireError::Value("a group's damage")),
-        }
-    }
-    #[cfg(test)]
-    fn sample(source: &mut Source) -> Self {
-        [Damage::None, Damage::Waits, Damage::Accepted][u8::sample(source) as usize % 3]
     }
 }
 
