@@ -351,6 +351,7 @@ impl Cluster {
             // now that the slice has a name, it is made anew with it
             let store = n.slice.take().expect("it was just started").into_store();
             n.slice = Some(Slice::new(Config { id, lease, started }, store, n.pool.clone()));
+            n.since = started;
         }
         let open = n.open;
         let disk = n.slice.as_mut().expect("it registers because it is up").store_mut().disk_mut();
