@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 
 /// How long a file may still be locked.
 const LOCK_WAIT: Duration = Duration::from_secs(3);
+/// Bytes at both ends of a drive that are zero where nobody uses it.
+const LOOKED_AT: usize = 1 << 20;
 /// Bytes of zeroes written at once.
 const ZEROES: usize = 1 << 20;
 
@@ -130,7 +132,7 @@ async fn accept_damage(cluster: &Cluster, id: u32, yes: bool, output: Output) ->
 }
 
 /// Opens for ourselves alone: a drive that a node serves is not formatted under it.
-fn open(path: &Path, size: Option<Size>, is_written: bool) -> Outcome<FileDisk> {
+fn open(path: &Path, size: Option<Size>, is_written: bool) -> Outcome<(File, FileDisk)> {
     use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
     let what = format_args!("open {}", path.display()).to_string();
     let known = std::fs::metadata(path).ok();
@@ -170,7 +172,9 @@ fn open(path: &Path, size: Option<Size>, is_written: bool) -> Outcome<FileDisk> 
             (&file).seek(std::io::SeekFrom::End(0)).during(&what)?
         }
     };
-    Ok(FileDisk::new(file, bytes))
+    // the lock belongs to what was opened, which both have
+    let disk = FileDisk::new(file.try_clone().during(&what)?, bytes);
+    Ok((file, disk))
 }
 
 /// A drive with somebody's data is not formatted by a slip of the finger.
@@ -178,10 +182,18 @@ fn refuse_foreign(path: &Path, force: bool) -> Outcome {
     if force || !path.exists() {
         return Ok(());
     }
-    let file = File::open(path).during(format_args!("open {}", path.display()))?;
-    let mut head = vec![0; 1 << 16];
-    let n = file.read_at(&mut head, 0).during(format_args!("read {}", path.display()))?;
-    match head[..n].iter().all(|b| *b == 0) {
+    use std::io::{Seek, SeekFrom};
+    let what = format_args!("read {}", path.display()).to_string();
+    let mut file = File::open(path).during(format_args!("open {}", path.display()))?;
+    let size = file.seek(SeekFrom::End(0)).during(&what)?;
+    // some leave their first 64 KiB to boot loaders, some mark only their end
+    let mut is_blank = true;
+    for at in [0, size.saturating_sub(LOOKED_AT as u64)] {
+        let mut part = vec![0; LOOKED_AT];
+        let n = file.read_at(&mut part, at).during(&what)?;
+        is_blank &= part[..n].iter().all(|b| *b == 0);
+    }
+    match is_blank {
         true => Ok(()),
         false => Err(Failure::new(format!("{} holds data", path.display())).hint(
             "`sarsen drive inspect` says what they are; --force formats all the same, and they are lost",
@@ -202,25 +214,24 @@ pub enum Room {
 
 /// Formats a file or device.
 pub fn format_file(path: &Path, size: Option<Size>, slices: Option<u8>, room: Room) -> Outcome<Superblock> {
-    let mut disk = open(path, size, true)?;
+    // ours alone until all is written: a node that opened it in between would have its journal zeroed (found in review)
+    let (file, mut disk) = open(path, size, true)?;
     let mut random = [0; 16];
     File::open("/dev/urandom").and_then(|mut f| f.read_exact(&mut random)).during("get random bytes")?;
     let params =
         FormatParams { identity: DriveIdentity(u128::from_le_bytes(random)), slices: slices.unwrap_or(1) };
     let what = format_args!("format {}", path.display()).to_string();
     let made = format(&mut disk, params).during(&what)?;
-    drop(disk);
-    make_room(path, &made, room).during(&what)?;
+    make_room(&file, &made, room).during(&what)?;
     Ok(made)
 }
 
 /// Gives a file the room it will take; the journals of a device are written too, so that the first round of each is as fast as
 /// the second.
-fn make_room(path: &Path, made: &Superblock, room: Room) -> std::io::Result<()> {
+fn make_room(file: &File, made: &Superblock, room: Room) -> std::io::Result<()> {
     if room == Room::Sparse {
         return Ok(());
     }
-    let file = OpenOptions::new().write(true).open(path)?;
     if file.metadata()?.is_file() {
         use std::os::fd::AsRawFd;
         // SAFETY: no pointers.
@@ -261,7 +272,7 @@ fn make_room(path: &Path, made: &Superblock, room: Room) -> std::io::Result<()> 
 }
 
 fn inspect(path: &Path, output: Output) -> Outcome {
-    let mut disk = open(path, None, false)?;
+    let (_, mut disk) = open(path, None, false)?;
     let found = sarsen_store::inspect::inspect(&mut disk);
     output.show(&found, ToString::to_string)?;
     // what does not open says why, and the command fails

@@ -43,6 +43,14 @@ fn a_drive_with_data_of_others_is_not_formatted() {
     succeed(command("mkfs.ext4").arg("-q").arg(&ext4).arg("64m"), LIMIT).unwrap();
     let foreign = run(command(sarsen()).args(["drive", "format"]).arg(&ext4), LIMIT).unwrap();
     assert!(!foreign.status.success(), "a file system is not overwritten unasked");
+    // btrfs leaves its first 64 KiB alone, and some formats mark only their end
+    for (at, bytes) in [(0x10040, &b"_BHRfS_M"[..]), ((64 << 20) - 4096, b"superblock of a RAID")] {
+        let marked = dir.path().join("marked");
+        File::create(&marked).unwrap().set_len(64 << 20).unwrap();
+        OpenOptions::new().write(true).open(&marked).unwrap().write_all_at(bytes, at).unwrap();
+        let foreign = run(command(sarsen()).args(["drive", "format"]).arg(&marked), LIMIT).unwrap();
+        assert!(!foreign.status.success(), "a mark at {at:#x} is not overwritten unasked");
+    }
 }
 
 #[test]

@@ -27,7 +27,12 @@ impl Arena {
             (at != libc::MAP_FAILED).then_some(at.cast::<u8>())
         };
         if let Some(memory) = map(len, libc::MAP_HUGETLB).and_then(NonNull::new) {
-            return Some(Arena { memory, len, used: Cell::new(0) });
+            let arena = Arena { memory, len, used: Cell::new(0) };
+            // a control group may refuse what was set aside only when it is touched, by a signal (found in review)
+            // SAFETY: the mapping is ours, and nobody looks at it yet.
+            if unsafe { libc::madvise(memory.as_ptr().cast(), len, libc::MADV_POPULATE_WRITE) } == 0 {
+                return Some(arena);
+            }
         }
         // none set aside: the system is asked for some as they are used, which want to begin where one can
         let wide = map(len + HUGE, 0)?;

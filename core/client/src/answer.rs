@@ -23,6 +23,7 @@ impl Client {
         out: &mut Vec<Output>,
     ) {
         let link = self.link_to(slice);
+        self.links[link].heard = now;
         match self.links[link].stage {
             Stage::Up => {}
             Stage::Greeting(_) if reply.number == GREETING => {

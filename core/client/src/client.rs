@@ -206,11 +206,22 @@ impl Client {
                 }
             }
         }
+        // where nothing came since, what is sent again would only lie behind what was sent before (found in review)
+        let is_silent = |l: &&Link| l.stage == Stage::Up && now.since(l.heard) >= UNANSWERED_MAX * 2;
+        let silent: Vec<SliceId> = (self.links.iter().filter(is_silent))
+            .filter(|l| late.iter().any(|p| self.pieces[*p].state.is_sent_to(l.slice, l.heard)))
+            .map(|l| l.slice)
+            .collect();
+        late.retain(|p| !silent.iter().any(|s| self.pieces[*p].state.is_sent_to(*s, Instant(0))));
         for piece in late.drain(..) {
             self.pieces[piece].state = State::Ready;
             self.send(now, piece, out);
         }
         self.freed = late;
+        for slice in silent {
+            out.push(Output::Disconnect { slice });
+            self.disconnected(now, slice, out);
+        }
         if any {
             self.alarm(now + SWEEP);
         }

@@ -33,12 +33,20 @@ pub struct Link {
     pub backoff: Backoff,
     /// When something was sent on it last.
     pub used: Instant,
+    /// When something came on it last.
+    pub heard: Instant,
 }
 
 impl Link {
     /// No connection yet.
     pub fn new(slice: SliceId) -> Link {
-        Link { slice, stage: Stage::Down(Instant(0)), backoff: Backoff::default(), used: Instant(0) }
+        Link {
+            slice,
+            stage: Stage::Down(Instant(0)),
+            backoff: Backoff::default(),
+            used: Instant(0),
+            heard: Instant(0),
+        }
     }
     /// When it wants to be looked after though nothing happened.
     pub fn alarm(&self) -> Option<Instant> {

@@ -74,6 +74,13 @@ pub enum State {
     Answered,
 }
 
+impl State {
+    /// Whether it was sent to a slice after some time.
+    pub fn is_sent_to(&self, slice: SliceId, after: Instant) -> bool {
+        matches!(*self, State::Sent { to, at } if to == slice && at >= after)
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Piece {

@@ -516,3 +516,44 @@ fn an_unknown_attachment_is_asked_about_and_the_request_goes_on() {
     stage.wait(ms(20));
     assert_eq!(stage.sent_one().1.id, first.1.id);
 }
+
+#[test]
+fn a_slice_that_stays_silent_is_hung_up_on_and_asked_anew() {
+    // found in review: every five seconds the same went out once more behind what lay there unread
+    let mut stage = Stage::greeted(&[A]);
+    let write = stage.write(0, &[1; 4096]);
+    let first = stage.sent_one();
+    stage.wait(ms(6000));
+    assert_eq!(stage.sent_one().1.id, first.1.id, "once more, in case");
+    stage.wait(ms(6000));
+    assert!(stage.sent().is_empty());
+    assert_eq!(stage.hang_ups(), [A]);
+    stage.wait(ms(1000));
+    assert_eq!(stage.dials(), [A]);
+    stage.greet(A);
+    let again = stage.sent_one();
+    assert_eq!(again.1.id, first.1.id);
+    stage.answer(&again, ClientResult::Done);
+    assert_eq!(stage.done(write), Ok(Answer::Done));
+}
+
+#[test]
+fn a_drive_that_a_map_knows_no_way_to_is_left_at_once_and_what_it_says_counts_for_nothing() {
+    // R28: it was given up as lost, and may be alive
+    let mut stage = Stage::greeted(&[A, B]);
+    let read = stage.read(0, 4096);
+    let first = stage.sent_one();
+    stage.learn(|map| {
+        map.nodes.remove(&A.drive);
+    });
+    assert_eq!(stage.hang_ups(), [A]);
+    stage.answer_data(&first, &[(0, block(1))]);
+    assert!(stage.is_open(read), "an answer of a connection that was given up");
+    stage.learn(|map| {
+        map.leaders.insert(GroupId(0), (Epoch(2), B));
+    });
+    let moved = stage.sent_one();
+    assert_eq!(moved.0, B);
+    stage.answer_data(&moved, &[(0, block(2))]);
+    assert!(stage.done(read).is_ok());
+}

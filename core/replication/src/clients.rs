@@ -37,7 +37,7 @@ impl<P: Clone> Machine<P> {
         };
         if payload.is_some() {
             // R40, R41: as long as there is memory for it, whatever then becomes of it
-            let blocks = u64::from(request.op.range().map_or(0, |r| r.count));
+            let blocks = kept_by(&request);
             if self.cx.kept_blocks + blocks > limits::SLICE_KEPT_BLOCKS_MAX {
                 return self.cx.reply(asker, retry, None);
             }
@@ -94,7 +94,7 @@ impl<P: Clone> Group<P> {
 
     /// Blocks of clients' writes in memory.
     pub(crate) fn kept_blocks(&self) -> u64 {
-        let of = |request: &ClientRequest| u64::from(request.op.range().map_or(0, |r| r.count));
+        let of = |request: &ClientRequest| kept_by(request);
         let held = self.held.iter().filter(|h| h.payload.is_some()).map(|h| of(&h.request)).sum::<u64>();
         let Role::Primary(primary) = &self.role else { return held };
         let waiting = primary.waiting.iter().filter(|op| op.payload.is_some()).map(|op| of(&op.request));
@@ -145,4 +145,10 @@ impl<P: Clone> Group<P> {
         }
         self.answer_reads(cx);
     }
+}
+
+/// Blocks of memory that a request's data take while they are kept: slots come in sizes four times apart.
+fn kept_by(request: &ClientRequest) -> u64 {
+    let blocks = u64::from(request.op.range().map_or(0, |r| r.count));
+    [1, 4, 16, 64].into_iter().find(|slot| blocks <= *slot).unwrap_or(blocks)
 }

@@ -304,6 +304,9 @@ impl<P: Clone> Group<P> {
         primary.stopped.clear();
         primary.began = cx.now;
         primary.refused.clear();
+        // joiners are asked again, and what they say is judged as things are then (simulator, seed 4512: it gave way much later,
+        // after it had committed)
+        primary.gives_way = None;
         for fence in &mut primary.fences {
             (fence.is_known, fence.asked) = (false, None);
         }

@@ -477,7 +477,7 @@ impl Ring {
         } else if has_done {
             engine.enter(0, None);
         } else {
-            let rest = self.listeners.iter().filter_map(|l| l.rests_until).min();
+            let rest = self.listeners.iter().filter(|l| !l.is_closed).filter_map(|l| l.rests_until).min();
             let deadline = Instant::earliest(deadline, rest);
             let timeout = deadline.map(|d| d.since(clock::now()));
             let is_due = timeout == Some(Duration::ZERO);

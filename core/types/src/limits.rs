@@ -26,7 +26,7 @@ pub const GROUP_PENDING_MAX: usize = 1024;
 pub const GROUP_HELD_MAX: usize = 256;
 /// Blocks of clients' writes that a slice keeps in memory, held, waiting or ordered, over all groups it leads; more are
 /// told to retry (R40).
-pub const SLICE_KEPT_BLOCKS_MAX: u64 = 64 * 1024;
+pub const SLICE_KEPT_BLOCKS_MAX: u64 = 24 * 1024;
 /// Prepares sent to one joining copy of one group and not acknowledged (R16).
 pub const JOIN_WINDOW_MAX: usize = 256;
 /// Objects of one group in recovery to one joiner at a time.

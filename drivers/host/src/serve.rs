@@ -26,7 +26,11 @@ const CLIENTS_MAX: usize = 256;
 /// How long an NBD client may take to say what it wants.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// An NBD client that leaves more than this many bytes of answers unread is dropped.
-const QUEUE_MAX: usize = 256 << 20;
+const QUEUE_MAX: usize = 128 << 20;
+/// How long a client that is done may take to read the rest.
+const LEAVE_MAX: Duration = Duration::from_secs(10);
+/// How long the last answers may take to leave when the export ends.
+const FLUSH_MAX: Duration = Duration::from_secs(2);
 
 /// To the data thread.
 #[derive(Debug)]
@@ -148,6 +152,8 @@ struct Host {
     bases: BTreeMap<ConnId, u32>,
     /// Those that have not said what they want, the oldest first, and until when they may.
     haggling: VecDeque<(Instant, ConnId)>,
+    /// Those that are done and have not read all, the oldest first, and until when they may.
+    leaving: VecDeque<(Instant, ConnId)>,
     next_base: u32,
     requests: BTreeMap<u64, Request>,
     submitted: Vec<Request>,
@@ -157,6 +163,8 @@ struct Host {
     next_out: Vec<client::Output>,
     went_by: watch::Sender<Revision>,
     is_stopping: bool,
+    /// When it ends though answers are left unread.
+    ends_at: Option<Instant>,
     ended: Option<String>,
 }
 
@@ -219,6 +227,7 @@ impl Host {
             nbd: BTreeMap::new(),
             bases: BTreeMap::new(),
             haggling: VecDeque::new(),
+            leaving: VecDeque::new(),
             next_base: 1,
             requests: BTreeMap::new(),
             submitted: Vec::new(),
@@ -227,6 +236,7 @@ impl Host {
             next_out: Vec::new(),
             went_by,
             is_stopping: false,
+            ends_at: None,
             ended: None,
         }
     }
@@ -237,6 +247,8 @@ impl Host {
         loop {
             let deadline = Instant::earliest(self.client.deadline(), self.links.deadline());
             let deadline = Instant::earliest(deadline, self.haggling.front().map(|h| h.0));
+            let deadline = Instant::earliest(deadline, self.leaving.front().map(|l| l.0));
+            let deadline = Instant::earliest(deadline, self.ends_at);
             let now = self.ring.turn(deadline, &mut events);
             for event in events.drain(..) {
                 self.event(now, event, inbox);
@@ -244,8 +256,11 @@ impl Host {
             for slice in self.links.overdue(now) {
                 self.lose(now, slice);
             }
-            while self.haggling.front().is_some_and(|h| h.0 <= now) {
-                self.drop_silent();
+            while let Some((_, conn)) = self.haggling.pop_front_if(|h| h.0 <= now) {
+                self.drop_if_silent(conn);
+            }
+            while let Some((_, conn)) = self.leaving.pop_front_if(|l| l.0 <= now) {
+                self.ring.close(conn);
             }
             if self.client.deadline().is_some_and(|at| at <= now) {
                 self.step(now, client::Input::Tick);
@@ -256,10 +271,17 @@ impl Host {
                 self.requests.into_values().for_each(Request::abandon);
                 return why;
             }
-            if self.is_stopping && self.requests.is_empty() {
+            if self.is_stopping && self.requests.is_empty() && self.has_flushed(now) {
                 return "stopped".into();
             }
         }
+    }
+
+    /// Whether the last answers have left, or had their time to.
+    fn has_flushed(&mut self, now: Instant) -> bool {
+        let ends_at = *self.ends_at.get_or_insert(now + FLUSH_MAX);
+        let is_unread = |conn: &ConnId| self.ring.queued(*conn) > 0;
+        now >= ends_at || !self.nbd.values().chain(self.leaving.iter().map(|l| &l.1)).any(is_unread)
     }
 
     /// After all that a newer map asked for was carried out: what only older maps knew is closed.
@@ -321,6 +343,10 @@ impl Host {
 
     fn read_nbd(&mut self, now: Instant, conn: ConnId) {
         loop {
+            // what is answered at once never comes to `completed`
+            if self.ring.queued(conn) > QUEUE_MAX {
+                return self.drop_nbd(now, conn);
+            }
             let Some(Role::Nbd(nbd)) = self.roles.get_mut(&conn) else { return };
             let mut aside = Aside { answers: &mut self.answers, submitted: &mut self.submitted };
             let (pool, bytes) = (self.ring.pool(), self.ring.received(conn));
@@ -342,10 +368,7 @@ impl Host {
                 }
                 Next::Fill(buf) => return self.ring.receive_into(conn, buf),
                 Next::Rest => return,
-                Next::Close => {
-                    self.forget_nbd(conn);
-                    return self.ring.close_when_sent(conn);
-                }
+                Next::Close => return self.let_leave(now, conn),
             }
         }
     }
@@ -381,8 +404,7 @@ impl Host {
         if self.ring.queued(conn) > QUEUE_MAX {
             self.drop_nbd(now, conn);
         } else if is_over {
-            self.forget_nbd(conn);
-            self.ring.close_when_sent(conn);
+            self.let_leave(now, conn);
         } else if rests {
             self.read_nbd(now, conn);
         }
@@ -396,13 +418,24 @@ impl Host {
     /// The oldest of those that did not say what they want goes.
     fn drop_silent(&mut self) {
         while let Some((_, conn)) = self.haggling.pop_front() {
-            if let Some(Role::Nbd(nbd)) = self.roles.get(&conn)
-                && !nbd.connection.is_serving()
-            {
-                self.forget_nbd(conn);
-                return self.ring.close(conn);
+            if self.drop_if_silent(conn) {
+                return;
             }
         }
+    }
+    fn drop_if_silent(&mut self, conn: ConnId) -> bool {
+        let is_silent = matches!(self.roles.get(&conn), Some(Role::Nbd(nbd)) if !nbd.connection.is_serving());
+        if is_silent {
+            self.forget_nbd(conn);
+            self.ring.close(conn);
+        }
+        is_silent
+    }
+    /// It is done, and is closed when it has read the rest.
+    fn let_leave(&mut self, now: Instant, conn: ConnId) {
+        self.forget_nbd(conn);
+        self.ring.close_when_sent(conn);
+        self.leaving.push_back((now + LEAVE_MAX, conn));
     }
 
     /// Its requests run on: a write that was sent cannot be called back.

@@ -57,7 +57,7 @@ fn map() -> VolumeMap {
             (GroupId(2), (Epoch(1), B)),
         ]),
         addresses: BTreeMap::new(),
-        nodes: BTreeMap::new(),
+        nodes: [A, B].map(|slice| (slice.drive, NodeId(slice.drive.0))).into(),
     }
 }
 

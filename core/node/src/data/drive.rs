@@ -2,7 +2,7 @@
 use super::format::{DriveFormat, SliceFacts};
 use super::slice::SarsenFormat;
 use super::start::{SliceHandle, start_slice};
-use super::thread::ThreadConfig;
+use super::thread::{CLIENT_MEMORY_MAX, ThreadConfig};
 use super::{DataPort, Reports};
 use crate::seam::{PeerAddress, ToSlice};
 use rand::TryRngCore;
@@ -161,6 +161,8 @@ pub fn open_drive_of<F: DriveFormat>(
             started,
             marks_thread: config.marks_threads,
             stop_max: config.stop_max,
+            // half of a store's memory is pages of its map, from the same pool (S4)
+            client_memory: CLIENT_MEMORY_MAX + memory / 2,
         };
         let (format, file) = (format.clone(), file.clone());
         let open_store = move |ring: &mut sarsen_ring::Ring, pool: &sarsen_buffer::Pool| {

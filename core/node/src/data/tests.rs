@@ -174,6 +174,7 @@ fn node(number: u32, open: u128, dir: &std::path::Path) -> Node {
         started: sarsen_ring::now(),
         marks_thread: false,
         stop_max: Duration::from_secs(5),
+        client_memory: 192 << 20,
     };
     let Started { handle, thread, facts: () } =
         start_slice(format!("slice-{number}"), RingConfig::default(), config, |_, _| Ok((store, ())))
@@ -481,6 +482,7 @@ fn a_drive_that_was_never_registered_is_closed() {
         started: sarsen_ring::now(),
         marks_thread: false,
         stop_max: Duration::from_secs(5),
+        client_memory: 192 << 20,
     };
     let started = start_slice("slice".into(), RingConfig::default(), config, |_, _| Ok((store, ()))).unwrap();
     started.handle.send(ToSlice::Stop);

@@ -35,8 +35,10 @@ const ROT_EVERY: Duration = Duration::from_secs(5);
 const LINGER: Duration = Duration::from_millis(300);
 /// At the end of a stop, how long the last answers have to leave.
 const FLUSH_MAX: Duration = Duration::from_millis(200);
-/// While buffers of this many bytes are in use, requests of clients wait in their sockets.
-const CLIENT_MEMORY_MAX: usize = 192 << 20;
+/// While buffers of this many bytes are in use beside the store's pages, requests of clients wait in their sockets.
+pub const CLIENT_MEMORY_MAX: usize = 192 << 20;
+/// While they wait, a client that leaves more than this many bytes of answers unread is dropped: others wait for its memory.
+const CLIENT_QUEUE_SHORT: usize = 8 << 20;
 /// A client that leaves more than this many bytes of answers unread is dropped.
 const CLIENT_QUEUE_MAX: usize = 64 << 20;
 /// A slice that leaves more than this many bytes unread is dropped: grants bound what is sent to one that reads (R7).
@@ -66,6 +68,8 @@ pub struct ThreadConfig {
     pub marks_thread: bool,
     /// How long a planned stop waits for other copies to lead what this one leads.
     pub stop_max: Duration,
+    /// While buffers of so many bytes are in use, the store's pages among them, requests of clients wait in their sockets.
+    pub client_memory: usize,
 }
 
 /// What a connection is for.
@@ -461,7 +465,7 @@ impl<M: Machine> Worker<M> {
 
     fn read_client(&mut self, now: Instant, conn: ConnId) {
         loop {
-            if self.ring.pool().live_bytes() > CLIENT_MEMORY_MAX {
+            if self.is_short() {
                 if !self.paused.contains(&conn) {
                     self.paused.push(conn);
                 }
@@ -504,10 +508,27 @@ impl<M: Machine> Worker<M> {
         }
     }
 
+    /// Whether clients wait for memory.
+    fn is_short(&self) -> bool {
+        self.ring.pool().live_bytes() > self.config.client_memory
+    }
+
+    /// The client that leaves most unread is dropped, if that is much: all others wait for it.
+    fn drop_hoarder(&mut self, now: Instant) {
+        let clients = self.roles.iter().flatten().filter(|r| matches!(r.1, Role::Client { .. })).map(|r| r.0);
+        let most = clients.map(|conn| (self.ring.queued(conn), conn)).max();
+        if let Some((_, conn)) = most.filter(|m| m.0 > CLIENT_QUEUE_SHORT) {
+            self.hang_up(now, conn);
+        }
+    }
+
     /// Reads on where reading stopped for want of memory.
     fn resume_clients(&mut self, now: Instant) {
-        if self.paused.is_empty() || self.ring.pool().live_bytes() > CLIENT_MEMORY_MAX {
+        if self.paused.is_empty() {
             return;
+        }
+        if self.is_short() {
+            return self.drop_hoarder(now);
         }
         for conn in std::mem::take(&mut self.paused) {
             self.read_client(now, conn);
