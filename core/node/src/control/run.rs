@@ -37,6 +37,8 @@ const CONFIRM: Duration = Duration::from_millis(200);
 const LEAVE_AGAIN: Duration = Duration::from_millis(50);
 /// How long the drives' threads may take to end.
 const STOP_MAX: Duration = Duration::from_secs(10);
+/// How long the data port of a node that was here before may take to become free.
+const PLACE_MAX: Duration = Duration::from_secs(3);
 
 /// What a node is started with.
 #[derive(Clone, Debug)]
@@ -99,6 +101,22 @@ fn boot_id() -> anyhow::Result<String> {
     Ok(text.trim().to_owned())
 }
 
+/// The address to listen on. The kernel takes the ring of a process that was killed apart some time after its end, and its
+/// listening socket with it (found by chaos, seed 1: a node started at once after SIGKILL).
+async fn free_place(listen: SocketAddr) -> std::io::Result<SocketAddr> {
+    let until = tokio::time::Instant::now() + PLACE_MAX;
+    loop {
+        match std::net::TcpListener::bind(listen).and_then(|l| l.local_addr()) {
+            Err(why)
+                if why.kind() == std::io::ErrorKind::AddrInUse && tokio::time::Instant::now() < until =>
+            {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            place => return place,
+        }
+    }
+}
+
 /// `confirm` where the CPU reports a hypervisor: no guest clock sees its pauses (R4).
 fn default_lease() -> LeaseMode {
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -125,9 +143,7 @@ impl Node {
         let listener =
             TcpListener::bind(config.api).await.with_context(|| format!("listen on {}", config.api))?;
         let api_address = listener.local_addr()?;
-        let data = std::net::TcpListener::bind(config.listen)
-            .and_then(|l| l.local_addr())
-            .with_context(|| format!("listen on {}", config.listen))?;
+        let data = free_place(config.listen).await.with_context(|| format!("listen on {}", config.listen))?;
         let boot_id = boot_id()?;
         let unix = (!config.is_tcp_only).then(|| directory.socket());
         let address = NodeAddress {
