@@ -186,7 +186,9 @@ impl Client {
         piece.state = State::Ready;
         let (group, number) = (piece.group as usize, piece.number);
         // those that wait for it go on waiting: it keeps its place in the order
-        self.groups[group].window.drop_number(number);
+        let mut freed = std::mem::take(&mut self.freed);
+        self.groups[group].window.drop_number(number, &mut freed);
+        self.unblock_all(now, freed, out);
         self.admit(now, at, out);
     }
 
@@ -212,6 +214,8 @@ impl Client {
         piece.state = State::Answered;
         piece.data = None;
         let (request, group, number) = (piece.request, piece.group, piece.number);
+        // of several sendings one may be read late, by a slice that leads again then
+        let may_come_late = result.is_err() && piece.kind.is_write() && piece.was_sent_again;
         let held = &mut self.requests[request];
         held.left -= 1;
         if let Err(error) = result {
@@ -219,11 +223,12 @@ impl Client {
         }
         let is_last = held.left == 0;
         let mut freed = std::mem::take(&mut self.freed);
-        self.groups[group as usize].window.answer(number, &mut freed);
-        for waiting in freed.drain(..) {
-            self.unblock(now, waiting, out);
+        let window = &mut self.groups[group as usize].window;
+        match may_come_late {
+            true => window.haunt(number, &mut freed),
+            false => window.answer(number, &mut freed),
         }
-        self.freed = freed;
+        self.unblock_all(now, freed, out);
         if is_last {
             self.complete(request, out);
         }
@@ -231,6 +236,13 @@ impl Client {
         while let Some(next) = self.permits.next(|r| self.requests[r].cost) {
             self.write(now, next, out);
         }
+    }
+
+    fn unblock_all(&mut self, now: Instant, mut freed: Vec<u32>, out: &mut Vec<Output>) {
+        for waiting in freed.drain(..) {
+            self.unblock(now, waiting, out);
+        }
+        self.freed = freed;
     }
 
     fn unblock(&mut self, now: Instant, at: u32, out: &mut Vec<Output>) {

@@ -108,6 +108,8 @@ pub struct Piece {
     pub state: State,
     /// Whether it went out before.
     pub was_sent: bool,
+    /// More than once.
+    pub was_sent_again: bool,
     /// Its waits.
     pub backoff: Backoff,
     /// Answers that could not be used: damaged, or without an intact copy.

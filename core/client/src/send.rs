@@ -41,6 +41,7 @@ impl Client {
         if piece.was_sent {
             self.counters.sent_again += 1;
         }
+        piece.was_sent_again |= piece.was_sent;
         piece.was_sent = true;
         piece.state = State::Sent { to: leader, at: now };
         self.links[link].used = now;

@@ -24,6 +24,9 @@ pub struct Entry {
     pub range: BlockRange,
     /// Whether it changes them.
     pub is_write: bool,
+    /// It failed, and an earlier sending of it may lie somewhere still: until the mark has passed it, and a slice that reads it
+    /// late refuses it, no write of its blocks is sent (found in review).
+    pub is_haunting: bool,
 }
 
 impl Entry {
@@ -34,7 +37,7 @@ impl Entry {
     fn waits_for(&self, earlier: &Entry) -> bool {
         self.is_write
             && earlier.is_write
-            && earlier.piece.is_some()
+            && (earlier.piece.is_some() || earlier.is_haunting)
             && earlier.order < self.order
             && self.overlaps(earlier)
     }
@@ -82,18 +85,31 @@ impl Window {
             freed.extend(waited.filter_map(|later| later.piece));
         }
         self.entries[at].piece = None;
-        self.trim();
+        self.trim(freed);
     }
-    /// A number counts for nothing any more, and its piece goes on under a new one: nobody is freed.
-    pub fn drop_number(&mut self, number: u64) {
+    /// A number that may be executed late failed: those that wait for it do so until the mark has passed it; but for those of
+    /// lower numbers, which hold the mark up.
+    pub fn haunt(&mut self, number: u64, freed: &mut Vec<u32>) {
+        let Some(at) = self.place(number) else { return };
+        let entry = self.entries[at];
+        let waited = self.entries.iter().take(at).filter(|lower| lower.waits_for(&entry));
+        freed.extend(waited.filter_map(|lower| lower.piece));
+        (self.entries[at].piece, self.entries[at].is_haunting) = (None, true);
+        self.trim(freed);
+    }
+    /// A number counts for nothing any more, and its piece goes on under a new one: nobody waits for that less.
+    pub fn drop_number(&mut self, number: u64, freed: &mut Vec<u32>) {
         if let Some(at) = self.place(number) {
             self.entries[at].piece = None;
-            self.trim();
+            self.trim(freed);
         }
     }
-    fn trim(&mut self) {
-        while self.entries.front().is_some_and(|e| e.piece.is_none()) {
-            self.entries.pop_front();
+    fn trim(&mut self, freed: &mut Vec<u32>) {
+        while let Some(entry) = self.entries.pop_front_if(|e| e.piece.is_none()) {
+            if entry.is_haunting {
+                let waited = self.entries.iter().filter(|later| later.waits_for(&entry));
+                freed.extend(waited.filter_map(|later| later.piece));
+            }
         }
     }
     /// The open pieces, by number.
@@ -118,6 +134,7 @@ mod tests {
             chunk: ChunkIndex(0),
             range: BlockRange::new(first, count),
             is_write,
+            is_haunting: false,
         }
     }
 
@@ -156,11 +173,32 @@ mod tests {
         let mut window = Window::default();
         window.push(entry(1, 0, 1, true));
         assert_eq!(window.push(entry(2, 0, 1, true)), 1);
-        window.drop_number(1);
+        window.drop_number(1, &mut Vec::new());
         assert_eq!(window.push(Entry { number: 3, piece: Some(1), ..entry(1, 0, 1, true) }), 0);
         let mut freed = Vec::new();
         window.answer(3, &mut freed);
         assert_eq!(freed, [2]);
+    }
+
+    #[test]
+    fn a_number_that_failed_and_may_come_late_is_waited_for_until_the_mark_has_passed_it() {
+        let mut window = Window::default();
+        window.push(entry(1, 9, 1, true));
+        window.push(entry(2, 0, 1, true));
+        assert_eq!(window.push(entry(3, 0, 1, true)), 1);
+        let mut freed = Vec::new();
+        window.haunt(2, &mut freed);
+        assert_eq!(window.push(entry(4, 0, 1, true)), 2);
+        assert_eq!((&freed[..], window.mark(5)), (&[][..], 1));
+        window.answer(1, &mut freed);
+        assert_eq!((&freed[..], window.mark(5)), (&[3, 4][..], 3));
+        // one of a lower number that came later does not wait: it would hold up the mark
+        let mut window = Window::default();
+        window.push(Entry { order: 5, ..entry(1, 0, 1, true) });
+        window.push(Entry { order: 1, ..entry(2, 0, 1, true) });
+        let mut freed = Vec::new();
+        window.haunt(2, &mut freed);
+        assert_eq!(freed, [1]);
     }
 
     #[test]

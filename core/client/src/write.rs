@@ -89,6 +89,7 @@ impl Client {
                 checksums,
                 state: State::Backlogged,
                 was_sent: false,
+                was_sent_again: false,
                 backoff: Default::default(),
                 spoiled: 0,
                 parts: Parts::new(),
@@ -134,6 +135,7 @@ impl Client {
             chunk: piece.span.chunk,
             range: piece.range(),
             is_write: piece.kind.is_write(),
+            is_haunting: false,
         };
         let blockers = self.groups[piece.group as usize].window.push(entry);
         if blockers > 0 {

@@ -557,3 +557,31 @@ fn a_drive_that_a_map_knows_no_way_to_is_left_at_once_and_what_it_says_counts_fo
     stage.answer_data(&moved, &[(0, block(2))]);
     assert!(stage.done(read).is_ok());
 }
+
+#[test]
+fn a_write_that_failed_after_two_sendings_cannot_come_back_over_a_newer_one() {
+    // found in review: the first sending lies unread at a slice that does not lead any more, and leads again later
+    let mut stage = Stage::greeted(&[A, B]);
+    let older = stage.write(1 << 20, &[9; 4096]);
+    let old = stage.sent_one();
+    let failed = stage.write(0, &[1; 4096]);
+    assert_eq!(stage.sent_one().0, A);
+    stage.learn(|map| {
+        map.leaders.insert(GroupId(0), (Epoch(2), B));
+    });
+    let moved = stage.sent();
+    assert!(moved.iter().all(|s| s.0 == B), "{moved:?}");
+    let again = moved.iter().find(|s| matches!(s.1.op, ClientOp::Write { offset: 0, .. })).unwrap();
+    stage.answer(again, ClientResult::NoSpace);
+    assert_eq!(stage.done(failed), Err(Error::NoSpace));
+    // a newer write of the block must carry a mark above the one that failed
+    let newer = stage.write(0, &[2; 4096]);
+    assert!(stage.sent().is_empty(), "an older one holds the mark");
+    let elsewhere = moved.iter().find(|s| s.1.id == old.1.id).unwrap();
+    stage.answer(elsewhere, ClientResult::Done);
+    assert_eq!(stage.done(older), Ok(Answer::Done));
+    let sent = stage.sent_one();
+    assert!(sent.1.answered_below > again.1.id.number, "who reads the old one late refuses it");
+    stage.answer(&sent, ClientResult::Done);
+    assert_eq!(stage.done(newer), Ok(Answer::Done));
+}
