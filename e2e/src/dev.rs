@@ -180,7 +180,8 @@ impl Dev {
         self.wait_dead(id)
     }
 
-    fn pid_of(&self, id: u32) -> Result<u32> {
+    /// The process of the node with this id.
+    pub fn pid_of(&self, id: u32) -> Result<u32> {
         let show = self.show()?;
         let node = show.nodes.iter().find(|n| n.id == id).context("no such node")?;
         node.pid.context("it is not running")

@@ -50,7 +50,7 @@ fn groups_go_on_without_a_drive_that_is_given_up_though_its_process_lives() {
         let up = said(&dev, &["drive", "forget", &lost.to_string(), "--lost"]);
         assert!(up.contains("is up"), "{up}");
         // it stands still: nobody can know whether it will ever answer a read again
-        let zombie = dev.show().unwrap().nodes.iter().find(|n| n.id == 1).unwrap().pid.unwrap();
+        let zombie = dev.pid_of(1).unwrap();
         signal(zombie, libc::SIGSTOP);
         for node in [2, 3] {
             dev.start_node(node).unwrap();

@@ -219,8 +219,7 @@ impl Client {
         }
         self.freed = late;
         for slice in silent {
-            out.push(Output::Disconnect { slice });
-            self.disconnected(now, slice, out);
+            self.hang_up(now, slice, out);
         }
         if any {
             self.alarm(now + SWEEP);
@@ -241,8 +240,7 @@ impl Client {
                 }
                 Stage::Greets(due) if due <= now => self.greet(now, at, out),
                 Stage::Greeting(since) if now.since(since) >= crate::link::GREETING_MAX => {
-                    out.push(Output::Disconnect { slice });
-                    self.disconnected(now, slice, out);
+                    self.hang_up(now, slice, out);
                 }
                 Stage::Up if now.since(used) >= IDLE_MAX && !self.is_used(slice) => {
                     out.push(Output::Disconnect { slice });
@@ -294,6 +292,12 @@ impl Client {
         if self.links[link].stage == Stage::Dialing {
             self.greet(now, link, out);
         }
+    }
+
+    /// Gives a connection up.
+    fn hang_up(&mut self, now: Instant, slice: SliceId, out: &mut Vec<Output>) {
+        out.push(Output::Disconnect { slice });
+        self.disconnected(now, slice, out);
     }
 
     /// The connection is gone: what was unanswered on it goes to whoever leads then, under the same numbers (R21).
@@ -380,8 +384,7 @@ impl Client {
         for at in 0..self.links.len() {
             let (slice, stage) = (self.links[at].slice, self.links[at].stage);
             if !self.map.nodes.contains_key(&slice.drive) && !matches!(stage, Stage::Down(_)) {
-                out.push(Output::Disconnect { slice });
-                self.disconnected(now, slice, out);
+                self.hang_up(now, slice, out);
             }
         }
     }

@@ -107,8 +107,7 @@ impl State {
                     return false;
                 }
                 self.change(p.group, |s, _| {
-                    s.in_sync = Vec::from([to]);
-                    s.joining.retain(|j| j.slice != to);
+                    s.stand_on(to);
                     s.complete.retain(|c| !lacks || *c != p.by);
                     s.primary = to;
                 });
@@ -139,10 +138,9 @@ impl State {
                 .tell(format!("group {group}: the only copy in sync, on {who}, lacks what it acknowledged"));
         }
         self.change(group, |s, _| {
-            s.in_sync.retain(|c| *c != who);
-            if is_sole {
-                s.in_sync.push(heir);
-                s.joining.retain(|j| j.slice != heir);
+            match is_sole {
+                true => s.stand_on(heir),
+                false => s.in_sync.retain(|c| *c != who),
             }
             s.complete.retain(|c| *c != who);
             if s.primary == who {
@@ -163,6 +161,11 @@ impl State {
         was_new
     }
 
+    /// What is known of a member that is not in sync.
+    fn out_of(&mut self, m: &Move) -> Option<&mut Out> {
+        self.out.get_mut(&m.group)?.iter_mut().find(|o| o.slice == m.slice)
+    }
+
     /// Members begin to be brought up to date.
     pub(crate) fn join(&mut self, m: &Move) -> bool {
         let Some(g) = self.at_epoch(m.group, m.epoch) else { return false };
@@ -174,8 +177,7 @@ impl State {
         }
         self.change(m.group, |s, since| s.joining.push(Joining { slice: m.slice, since }));
         let now = self.now_ms;
-        let out = self.out.get_mut(&m.group).and_then(|all| all.iter_mut().find(|o| o.slice == m.slice));
-        if let Some(out) = out {
+        if let Some(out) = self.out_of(m) {
             (out.joins, out.joined_ms) = (out.joins.saturating_add(1), now);
         }
         true
@@ -241,8 +243,7 @@ impl State {
             s.members.push(member);
             s.joining.push(Joining { slice: m.slice, since });
         });
-        let out = self.out.get_mut(&m.group).and_then(|all| all.iter_mut().find(|o| o.slice == m.slice));
-        out.into_iter().for_each(|o| o.is_new = true);
+        self.out_of(m).into_iter().for_each(|o| o.is_new = true);
         true
     }
 

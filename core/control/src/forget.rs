@@ -1,10 +1,10 @@
 //! A drive that is gone for good is given up (R28): retired at once, forgotten once no host can use it any more.
 use crate::command::{Answer, Refusal, RefusalKind};
 use crate::state::{Forgetting, State};
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::vec::Vec;
-use sarsen_types::{AttachmentId, DriveId, GroupId, Member, Revision, SessionId, SliceId};
+use sarsen_types::{AttachmentId, DriveId, GroupId, GroupState, Member, Revision, SessionId, SliceId};
 
 /// Who leads a group once a slice that had its only copy in sync is forgotten.
 enum Heir {
@@ -17,13 +17,15 @@ enum Heir {
 }
 
 impl State {
-    /// Groups of which a drive has the only complete copy: what forgetting it loses.
-    pub fn sole_on(&self, drive: DriveId) -> Vec<GroupId> {
-        let is_sole = |(g, s): &(GroupId, SliceId)| {
-            let g = &self.groups[g];
-            g.in_sync == [*s] && g.complete.iter().all(|c| c == s)
-        };
-        self.copies_on(&[drive]).into_iter().filter(is_sole).map(|(g, _)| g).collect()
+    /// By drive, the groups of which it has the only complete copy: what forgetting it loses.
+    pub fn sole(&self) -> BTreeMap<DriveId, Vec<GroupId>> {
+        let mut found: BTreeMap<DriveId, Vec<GroupId>> = BTreeMap::new();
+        let is_sole =
+            |g: &&GroupState| g.in_sync == [g.primary] && g.complete.iter().all(|c| *c == g.primary);
+        for g in self.groups.values().filter(is_sole) {
+            found.entry(g.primary.drive).or_default().push(g.group);
+        }
+        found
     }
 
     /// Begins to forget a drive. Nothing of it is ever taken again; its groups go on without it when the hosts that may
@@ -166,22 +168,20 @@ impl State {
             s.joining.retain(|j| j.slice != slice);
             s.in_sync.retain(|c| *c != slice);
             s.complete.retain(|c| *c != slice);
-            match sole_heir {
-                // R28: what a copy lacks that is not complete, nobody has; the operator says whether it is served
-                Some(Heir::Behind(at)) => (s.in_sync, s.is_damaged) = (Vec::from([at]), true),
-                Some(Heir::Empty(at)) => {
-                    s.members.push(Member { slice: at, assignment });
-                    (s.in_sync, s.is_damaged) = (Vec::from([at]), true);
-                }
-                Some(Heir::Complete(at)) => (s.in_sync, s.is_damaged) = (Vec::from([at]), false),
-                None => {}
+            let Some(sole_heir) = sole_heir else {
+                s.primary = if s.primary == slice { heir } else { s.primary };
+                return;
+            };
+            let at = match sole_heir {
+                Heir::Complete(at) | Heir::Behind(at) | Heir::Empty(at) => at,
+            };
+            if matches!(sole_heir, Heir::Empty(_)) {
+                s.members.push(Member { slice: at, assignment });
             }
-            if let Some(Heir::Complete(at) | Heir::Behind(at) | Heir::Empty(at)) = sole_heir {
-                s.joining.retain(|j| j.slice != at);
-                s.primary = at;
-            } else if s.primary == slice {
-                s.primary = heir;
-            }
+            s.stand_on(at);
+            s.primary = at;
+            // R28: what a copy lacks that is not complete, nobody has; the operator says whether it is served
+            s.is_damaged = !matches!(sole_heir, Heir::Complete(_));
         });
     }
 }

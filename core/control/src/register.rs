@@ -88,8 +88,7 @@ impl State {
                 s.in_sync.retain(|c| *c != slice);
             }
             if is_stale && s.in_sync == [slice] && heir != slice {
-                s.in_sync = Vec::from([heir]); // a complete copy leads (R11)
-                s.joining.retain(|j| j.slice != heir);
+                s.stand_on(heir); // a complete copy leads (R11)
                 s.is_damaged = false;
             }
             if is_stale {

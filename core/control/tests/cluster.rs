@@ -19,8 +19,12 @@ fn slice(n: u32) -> SliceId {
 impl Cluster {
     /// `nodes` nodes with a drive each, three copies, volume 1 of one gibibyte.
     fn new(nodes: u32) -> Cluster {
+        Cluster::of(nodes, 3)
+    }
+    /// The same with so many copies.
+    fn of(nodes: u32, copies: u8) -> Cluster {
         let mut c = Cluster { state: State::default(), now: 1_000_000 };
-        c.apply(Command::Begin { cluster: ClusterId(5), copies: 3, is_dev: true });
+        c.apply(Command::Begin { cluster: ClusterId(5), copies, is_dev: true });
         for n in 1..=nodes {
             c.node(n);
             assert_eq!(c.register(n, 1, &[]), Answer::Registered { drive: DriveId(n), is_stale: false });
@@ -561,7 +565,7 @@ fn groups_go_on_without_a_drive_that_is_given_up_once_no_host_can_use_it() {
     for n in [2, 3] {
         c.apply(Command::Heard { node: NodeId(n), is_up: true });
     }
-    assert_eq!(c.state.sole_on(DriveId(1)), [], "each has another complete copy");
+    assert_eq!(c.state.sole().get(&DriveId(1)), None, "each has another complete copy");
     assert_eq!(c.apply(forget(1, false)), Answer::Done);
     let since = c.state.revision;
     let map = c.state.volume_map(host).unwrap();
@@ -618,17 +622,11 @@ fn a_host_that_is_detached_by_force_or_gone_is_not_waited_for() {
 #[test]
 fn what_nobody_else_has_is_lost_only_by_the_operators_word() {
     // two of two copies: the first commits alone while the second is away, and is then gone for good
-    let mut c = Cluster { state: State::default(), now: 1_000_000 };
-    c.apply(Command::Begin { cluster: ClusterId(5), copies: 2, is_dev: true });
-    for n in 1..=2 {
-        c.node(n);
-        c.register(n, 1, &[]);
-    }
-    c.apply(create("one", 1 << 30));
+    let mut c = Cluster::of(2, 2);
     let all: Vec<GroupId> = c.groups().map(|g| g.group).collect();
     c.lose(2);
     c.apply(Command::Heard { node: NodeId(1), is_up: false });
-    assert_eq!(c.state.sole_on(DriveId(1)), all);
+    assert_eq!(c.state.sole()[&DriveId(1)], all);
     c.apply(forget(1, true));
     assert!(c.groups().all(|g| g.in_sync == [slice(2)] && g.is_damaged));
     c.apply(Command::Heard { node: NodeId(2), is_up: true });
@@ -673,13 +671,7 @@ fn a_sole_copy_that_shows_to_lack_something_gives_way_to_a_complete_one() {
 #[test]
 fn damage_is_cleared_by_an_operator_or_by_a_complete_copy_and_by_nothing_else() {
     // found in review: a joiner that came back stale cleared it, and with one copy its own command did
-    let mut c = Cluster { state: State::default(), now: 1_000_000 };
-    c.apply(Command::Begin { cluster: ClusterId(5), copies: 2, is_dev: true });
-    for n in 1..=2 {
-        c.node(n);
-        c.register(n, 1, &[]);
-    }
-    c.apply(create("one", 1 << 30));
+    let mut c = Cluster::of(2, 2);
     c.lose(2);
     c.register(1, 9, &[]);
     assert!(c.groups().all(|g| g.is_damaged && g.in_sync == [slice(1)]));
@@ -690,11 +682,7 @@ fn damage_is_cleared_by_an_operator_or_by_a_complete_copy_and_by_nothing_else() 
     c.register(2, 7, &[]);
     assert!(c.groups().all(|g| g.is_damaged));
 
-    let mut c = Cluster { state: State::default(), now: 1_000_000 };
-    c.apply(Command::Begin { cluster: ClusterId(5), copies: 1, is_dev: true });
-    c.node(1);
-    c.register(1, 1, &[]);
-    c.apply(create("one", 1 << 30));
+    let mut c = Cluster::of(1, 1);
     c.register(1, 9, &[]);
     assert!(c.groups().all(|g| g.is_damaged), "a rolled-back image is the only copy");
 }
@@ -702,13 +690,7 @@ fn damage_is_cleared_by_an_operator_or_by_a_complete_copy_and_by_nothing_else() 
 #[test]
 fn a_copy_that_was_whole_once_is_preferred_to_one_just_placed() {
     // found in review: the newest to leave was taken for the best, and a copy that was just placed had left never
-    let mut c = Cluster { state: State::default(), now: 1_000_000 };
-    c.apply(Command::Begin { cluster: ClusterId(5), copies: 2, is_dev: true });
-    for n in 1..=3 {
-        c.node(n);
-        c.register(n, 1, &[]);
-    }
-    c.apply(create("one", 1 << 30));
+    let mut c = Cluster::of(3, 2);
     c.lose(2);
     c.now += 11 * 60 * 1000;
     for _ in 0..3 {

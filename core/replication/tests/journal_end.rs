@@ -7,8 +7,8 @@ use support::store::Disk;
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Three copies, a write answered, and the drive of `node` as it was before.
-fn one_write_ago(node: usize) -> (Cluster, Disk) {
-    let mut c = Cluster::new(3, 2);
+fn one_write_ago(node: usize, min_copies: u8) -> (Cluster, Disk) {
+    let mut c = Cluster::new(3, min_copies);
     c.run(3 * SECOND);
     c.write_till_done(1, 0, 1, 5);
     c.run(SECOND);
@@ -37,7 +37,7 @@ fn one_discard_ago() -> Cluster {
 fn the_takeover_that_a_restart_brings_sees_what_a_journal_lost() {
     // simulator, seed 618: the new primary's first message carried its floor; the copy took it before it told its own, so
     // nobody asked for what lay between the two, and it led later without an answered write
-    let (mut c, image) = one_write_ago(0);
+    let (mut c, image) = one_write_ago(0, 2);
     c.crash_to(0, image);
     c.start(0);
     c.run(3 * SECOND);
@@ -52,7 +52,7 @@ fn the_takeover_that_a_restart_brings_sees_what_a_journal_lost() {
 #[test]
 fn a_copy_back_within_grace_is_compared_before_it_takes_a_floor() {
     // no takeover asks for the tail of a copy that did not lead; it joins instead, and joins compare
-    let (mut c, image) = one_write_ago(2);
+    let (mut c, image) = one_write_ago(2, 2);
     c.crash_to(2, image);
     c.start(2);
     c.run(2 * SECOND);
@@ -65,7 +65,7 @@ fn a_copy_back_within_grace_is_compared_before_it_takes_a_floor() {
 
 #[test]
 fn a_copy_that_told_its_tail_and_restarted_is_asked_again() {
-    let (mut c, image) = one_write_ago(2);
+    let (mut c, image) = one_write_ago(2, 2);
     // the takeover waits for copy 0, which is not reached, and has heard copy 2
     c.separate(0, 1);
     c.take_over(1, true);
@@ -185,13 +185,7 @@ fn what_is_written_before_a_copy_is_compared_does_not_hide_what_it_lost() {
 
 /// Everything stops; node 0 lost the end of its journal, is back first, and after `settle` it is alone (R27).
 fn back_first(min_copies: u8) -> Cluster {
-    let mut c = Cluster::new(3, min_copies);
-    c.run(3 * SECOND);
-    c.write_till_done(1, 0, 1, 5);
-    c.run(SECOND);
-    let image = c.image(0);
-    c.write_till_done(2, 0, 1, 6);
-    c.run(SECOND);
+    let (mut c, image) = one_write_ago(0, min_copies);
     c.crash_all();
     c.crash_to(0, image);
     c.remove(1);

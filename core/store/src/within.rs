@@ -23,12 +23,12 @@ pub fn is_inside(region: &SliceRegion, kind: PageKind, payload: &[u8]) -> bool {
 }
 
 /// Whether an entry's data can lie where it says.
-pub fn is_held_inside(region: &SliceRegion, held: Held) -> bool {
+fn is_held_inside(region: &SliceRegion, held: Held) -> bool {
     held.place.block().is_none_or(|block| region.may_hold(block))
 }
 
 /// Whether both places of a page are for the map.
-pub fn is_twin_inside(region: &SliceRegion, twin: Twin) -> bool {
+fn is_twin_inside(region: &SliceRegion, twin: Twin) -> bool {
     twin.at.iter().all(|block| region.may_hold_map(*block))
 }
 

@@ -64,6 +64,11 @@ impl GroupState {
     pub fn assignment_of(&self, slice: SliceId) -> Option<u64> {
         self.members.iter().find(|m| m.slice == slice).map(|m| m.assignment)
     }
+    /// One copy is all that is in sync from now on.
+    pub fn stand_on(&mut self, slice: SliceId) {
+        self.in_sync = alloc::vec![slice];
+        self.joining.retain(|j| j.slice != slice);
+    }
     /// Whether enough copies are in sync for writes to commit (R9).
     pub fn may_commit(&self) -> bool {
         self.in_sync.len() >= self.min_copies as usize

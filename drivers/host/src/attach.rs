@@ -65,10 +65,15 @@ impl ExportConfig {
     /// Gives up the place before anything was served there.
     fn leave(&self, bound: Bound, why: ApiError) -> anyhow::Error {
         drop(bound);
+        self.remove_socket();
+        why.into()
+    }
+
+    /// Nobody listens any more.
+    fn remove_socket(&self) {
         if let Listen::Socket(path) = &self.listen {
             let _ = std::fs::remove_file(path);
         }
-        why.into()
     }
 
     /// Takes away the socket that an export that died left; one that still listens is not touched.
@@ -133,9 +138,7 @@ pub async fn export_nbd(config: ExportConfig, ready: impl FnOnce(u64, &Listen)) 
         why = &mut served.ended => Some(anyhow!(why.unwrap_or_else(|_| "the data thread ended".into()))),
     };
     let taken = end(served, why.is_none()).await;
-    if let Listen::Socket(path) = &config.listen {
-        let _ = std::fs::remove_file(path);
-    }
+    config.remove_socket();
     match why {
         Some(why) => Err(why),
         None => {

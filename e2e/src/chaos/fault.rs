@@ -40,11 +40,6 @@ pub const ALL: [Fault; 8] = [
     Fault::KillBesidePause,
 ];
 
-/// Of node `node`, the process.
-fn pid(dev: &Dev, node: u32) -> Result<u32> {
-    dev.show()?.nodes.iter().find(|n| n.id == node).and_then(|n| n.pid).context("it is not running")
-}
-
 fn some_time(random: &mut SmallRng, most_ms: u64) -> Duration {
     Duration::from_millis(random.random_range(100..=most_ms))
 }
@@ -66,8 +61,8 @@ impl Fault {
             }
             Fault::Pause | Fault::PauseTwo => {
                 let pids = match self {
-                    Fault::Pause => vec![pid(dev, first)?],
-                    _ => vec![pid(dev, first)?, pid(dev, second)?],
+                    Fault::Pause => vec![dev.pid_of(first)?],
+                    _ => vec![dev.pid_of(first)?, dev.pid_of(second)?],
                 };
                 pids.iter().for_each(|pid| signal(*pid, libc::SIGSTOP));
                 sleep(some_time(random, 10_000));
@@ -76,7 +71,7 @@ impl Fault {
             }
             Fault::KillTwo | Fault::KillAll => {
                 let all = if self == Fault::KillAll { nodes } else { vec![first, second] };
-                let pids = all.iter().map(|n| pid(dev, *n)).collect::<Result<Vec<u32>>>()?;
+                let pids = all.iter().map(|n| dev.pid_of(*n)).collect::<Result<Vec<u32>>>()?;
                 pids.into_iter().for_each(kill);
                 all.iter().try_for_each(|n| dev.wait_dead(*n))?;
                 sleep(some_time(random, 2000));
@@ -88,7 +83,7 @@ impl Fault {
                 dev.start_node(first)
             }
             Fault::KillBesidePause => {
-                let still = pid(dev, first)?;
+                let still = dev.pid_of(first)?;
                 signal(still, libc::SIGSTOP);
                 let killed = dev.kill_node(second);
                 sleep(some_time(random, 5000));

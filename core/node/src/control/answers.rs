@@ -87,7 +87,7 @@ pub async fn nodes(Shared(desk): Hand) -> Json<Vec<api::Node>> {
 /// `GET /v1/drives`
 pub async fn drives(Shared(desk): Hand) -> Json<Vec<api::Drive>> {
     let state = desk.now();
-    let damaged = state.damaged();
+    let (damaged, sole) = (state.damaged(), state.sole());
     let drive = |(id, d): (&sarsen_types::DriveId, &sarsen_control::state::Drive)| api::Drive {
         id: id.0,
         identity: d.identity.to_string(),
@@ -101,7 +101,7 @@ pub async fn drives(Shared(desk): Hand) -> Json<Vec<api::Drive>> {
         is_up: state.is_drive_up(d),
         is_stale: d.is_stale,
         damaged_groups: damaged.get(id).into_iter().flatten().map(|g| g.0).collect(),
-        sole_groups: state.sole_on(*id).iter().map(|g| g.0).collect(),
+        sole_groups: sole.get(id).into_iter().flatten().map(|g| g.0).collect(),
         is_given_up: d.forgetting.is_some(),
         waits_for: d.forgetting.iter().flat_map(|f| state.owners(&f.hosts)).map(str::to_owned).collect(),
         failure: d.failure.clone(),
