@@ -150,7 +150,8 @@ impl State {
         self.calmest(self.sites().into_iter().map(|s| s.slice)).map(Heir::Empty)
     }
 
-    fn is_given_up(&self, slice: SliceId) -> bool {
+    /// Whether its drive is gone, or does not come back.
+    pub(crate) fn is_given_up(&self, slice: SliceId) -> bool {
         self.drives.get(&slice.drive).is_none_or(|d| d.forgetting.is_some())
     }
 

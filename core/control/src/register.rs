@@ -126,7 +126,8 @@ impl State {
         if is_stale && g.in_sync.len() > 1 {
             return others().next().unwrap_or(slice);
         }
-        let complete = || g.complete.iter().copied().filter(|s| *s != slice);
+        // a drive that is being given up does not come back (found in review)
+        let complete = || g.complete.iter().copied().filter(|s| *s != slice && !self.is_given_up(*s));
         if is_stale {
             let up = complete().find(|s| self.is_up(*s));
             return up.or(complete().next()).unwrap_or(slice);

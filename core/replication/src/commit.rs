@@ -79,6 +79,7 @@ impl<P: Clone> Group<P> {
             primary.is_veiled = false;
             cx.counters.takeovers += 1;
         }
+        primary.has_committed |= may_commit && matches!(primary.phase, Phase::Serve);
         if let Some(floor) = primary.floor() {
             self.raise_floor(cx, floor);
         }

@@ -35,6 +35,9 @@ impl<P: Clone> Group<P> {
             }
         }
         let others = self.others_in_sync(cx.me);
+        // One copy alone below min_copies cannot say that nothing old commits any more: one that comes back and holds more, or a
+        // complete one that leads after it (R11), rolls forward what this one never saw (found in review).
+        let may_commit = self.state.may_commit();
         let Role::Primary(primary) = &mut self.role else { return };
         let mut ask = alloc::vec::Vec::new();
         let mut done = None;
@@ -52,6 +55,7 @@ impl<P: Clone> Group<P> {
             };
             if fence.is_taken
                 && fence.is_known
+                && may_commit
                 && matches!(primary.phase, Phase::Serve)
                 && !primary.pending.iter().any(old)
             {

@@ -215,6 +215,13 @@ impl<P: Clone> Group<P> {
             primary.gives_way = Some(change);
             return self.give_way_to_the_whole(cx);
         }
+        if self.is_behind(floor) {
+            cx.out.push(Output::Report(alloc::format!(
+                "group {}: {from} was told that versions up to {floor:?} are committed, and what led since was made without \
+                 some of them: they are lost",
+                self.id
+            )));
+        }
         // R18: of what we forgot, or lost, nothing shows that it was touched; one that held all of it has it, another is compared
         // whole
         let is_whole = top < self.ledger.forgotten || self.is_behind(floor);
@@ -243,10 +250,13 @@ impl<P: Clone> Group<P> {
         if !self.is_unseen() || !(lacks || self.is_behind(top)) {
             return None;
         }
-        // it was in sync when our row of takeovers began, and nothing was committed since: it holds all that ever was
-        let is_whole = !self.state.may_commit() && !primary.has_committed && primary.holders.contains(&from);
+        // it was complete when our row of takeovers began, and nothing was committed since: it holds all that ever was
+        let commits_alone = self.state.may_commit();
+        let is_whole = !commits_alone && !primary.has_committed && primary.holders.contains(&from);
         match (is_whole, lacks) {
             (true, _) => Some(GroupChange::GiveWay { to: from, lacks }),
+            // who is complete beside us was made like us: nobody is whole any more, and to wait for it would help nothing
+            (false, true) if primary.has_committed && !commits_alone => None,
             (false, true) => Some(GroupChange::Expel(me)),
             (false, false) => None,
         }
@@ -386,8 +396,8 @@ impl<P: Clone> Group<P> {
     /// takeover wrote; what is still uncommitted waits for its acknowledgement from then on.
     fn promote(&mut self, cx: &mut Cx<P>, joiner: SliceId) {
         let Role::Primary(primary) = &mut self.role else { return };
-        // R6: a primary that still waits proposes no promotion
-        if primary.serve_after.is_some() || primary.is_collecting() {
+        // R6: a primary that still waits proposes no promotion; nor does one that is no measure for others
+        if primary.serve_after.is_some() || primary.is_collecting() || primary.gives_way.is_some() {
             return;
         }
         let is_open = |v: &Version| {

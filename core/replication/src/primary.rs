@@ -124,9 +124,9 @@ pub struct Primary<P> {
     /// The highest version that a copy in sync had when our takeover asked: what is committed below our takeover's epoch is at
     /// or below it, or every one of them lost it.
     pub had: Version,
-    /// Copies that held all that was committed when our row of takeovers began, ours among them.
+    /// Copies that held all that was committed when our row of takeovers began (R11), ours among them if it lost nothing.
     pub holders: SmallVec<[SliceId; 4]>,
-    /// Something was committed since.
+    /// Since then something was committed, be it by the takeover that found it on all copies: what only others hold is void.
     pub has_committed: bool,
     /// A joiner showed that we lack what was, or may have been, committed before we led: what we ask for (R12).
     pub gives_way: Option<GroupChange>,
@@ -174,7 +174,7 @@ impl<P> Primary<P> {
             is_veiled: false,
             settled: None,
             had: Version::ZERO,
-            holders: state.in_sync.iter().copied().collect(),
+            holders: state.complete.iter().copied().collect(),
             has_committed: false,
             gives_way: None,
             refused: Vec::new(),
@@ -304,9 +304,17 @@ impl<P: Clone> Group<P> {
         primary.stopped.clear();
         primary.began = cx.now;
         primary.refused.clear();
-        // joiners are asked again, and what they say is judged as things are then (simulator, seed 4512: it gave way much later,
-        // after it had committed)
-        primary.gives_way = None;
+        // Joiners are asked again, and what they say is judged as things are then (simulator, seed 4512: it gave way much later,
+        // after it had committed). What a floor proved stays true, be who told it away again (found in review).
+        primary.gives_way = match primary.gives_way.take().filter(|_| state.in_sync.len() == 1) {
+            Some(GroupChange::GiveWay { to, lacks: true }) if state.assignment_of(to).is_some() => {
+                Some(GroupChange::GiveWay { to, lacks: true })
+            }
+            Some(GroupChange::GiveWay { lacks: true, .. } | GroupChange::Expel(_)) => {
+                Some(GroupChange::Expel(cx.me))
+            }
+            _ => None,
+        };
         for fence in &mut primary.fences {
             (fence.is_known, fence.asked) = (false, None);
         }

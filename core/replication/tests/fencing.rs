@@ -132,3 +132,34 @@ fn after_a_fence_the_old_generation_is_refused_by_every_later_primary() {
     assert_eq!(c.value(6, 0), 1);
     c.settle();
 }
+
+#[test]
+fn a_copy_alone_below_min_copies_fences_nothing() {
+    // found in review: another copy held a write of the old host that this one had never seen; it came back, and the write took
+    // effect under the new host
+    let mut c = Cluster::new(3, 2);
+    c.run(3 * SECOND);
+    c.write_till_done(1, 0, 1, 1);
+    (0..3).for_each(|node| c.store(node).is_slow = true);
+    c.write(0, 2, 0, 1, 9);
+    c.run(SECOND / 10);
+    c.crash(0, 0);
+    c.crash(1, 1);
+    c.crash(2, 0);
+    c.start(0);
+    c.run_until("it is alone", 90 * SECOND, |c| c.state.in_sync.len() == 1);
+    c.run(3 * SECOND);
+    c.detach_by_force();
+    c.run(5 * SECOND);
+    assert!(c.fenced.is_empty(), "another copy may hold more");
+    c.start(1);
+    c.join(1);
+    c.run_until("it leads", 10 * SECOND, |c| c.lead() == 1);
+    c.join(0);
+    c.run_until("it is fenced", 10 * SECOND, |c| !c.fenced.is_empty());
+    let value = c.value(3, 0);
+    c.start(2);
+    c.join(2);
+    c.settle();
+    assert_eq!(c.value(4, 0), value);
+}

@@ -271,3 +271,65 @@ fn a_copy_back_first_gives_way_to_one_whose_last_write_no_floor_covers() {
     c.join(2);
     c.settle();
 }
+
+#[test]
+fn a_copy_back_first_gives_way_to_one_that_left_before_it_lost_its_end() {
+    // found in review: who was complete holds what was answered, be it in sync when the other began to lead or not (R11)
+    let mut c = Cluster::new(3, 2);
+    c.run(3 * SECOND);
+    c.crash(2, 9);
+    c.remove(2);
+    c.write_till_done(1, 0, 1, 5);
+    c.run(SECOND);
+    let image = c.image(0);
+    c.write_till_done(2, 0, 1, 6);
+    c.crash(1, 0);
+    c.remove(1);
+    c.run(SECOND);
+    c.crash_to(0, image);
+    c.start(0);
+    c.run(3 * SECOND);
+    assert_eq!((c.lead(), &c.state.in_sync[..]), (0, &[support::slice(0)][..]));
+    c.start(1);
+    c.join(1);
+    c.run_until("another leads", 5 * SECOND, |c| c.lead() == 1);
+    c.join(0);
+    c.run_until("a write can commit", 5 * SECOND, |c| c.state.in_sync.len() == 2);
+    assert_eq!(c.value(3, 0), 6);
+    c.start(2);
+    c.join(2);
+    c.settle();
+}
+
+#[test]
+fn what_a_takeover_found_on_all_copies_is_not_undone_by_one_that_lost_it() {
+    // found in review: nothing was ordered since, so the primary thought that nothing was committed, and gave way to a copy
+    // that held more, but for a block that a power cut had torn there
+    let mut c = Cluster::new(3, 2);
+    c.run(3 * SECOND);
+    (0..3).for_each(|node| c.store(node).is_slow = true);
+    c.write(0, 1, 0, 1, 6);
+    c.write(0, 2, 9, 1, 7);
+    c.run(SECOND / 10);
+    assert_eq!((c.reply(1), c.reply(2)), (None, None));
+    c.persist_one(2);
+    c.rot(2, 0);
+    c.crash(2, 1);
+    c.crash(0, 1);
+    c.crash(1, 1);
+    c.start(0);
+    c.start(1);
+    c.run_until("the third is removed", 90 * SECOND, |c| c.state.in_sync.len() == 2);
+    c.run(3 * SECOND);
+    c.write_till_done(1, 0, 1, 6);
+    c.crash(1, 9);
+    c.remove(1);
+    c.run(3 * SECOND);
+    c.start(2);
+    c.join(2);
+    c.run_until("a write can commit", 5 * SECOND, |c| c.state.in_sync.len() == 2);
+    assert_eq!(c.value(3, 0), 6);
+    c.start(1);
+    c.join(1);
+    c.settle();
+}
