@@ -74,7 +74,7 @@ impl<D: Disk> Store<D> {
             }
         }
         // what is set aside stays held, named or not
-        for block in &self.bad {
+        for block in self.space.aside() {
             named.entry(*block).or_insert("a bad place");
         }
         self.space.audit(&settled, &named, has_bad)

@@ -109,6 +109,10 @@ impl State {
     pub fn number_under_way(&self) -> u64 {
         if self.stage == Stage::None { 0 } else { self.number }
     }
+    /// The first journal block that is not of it.
+    pub(crate) fn cut_at(&self) -> u64 {
+        self.cut.sequence
+    }
     /// Whether none is under way.
     pub fn is_idle(&self) -> bool {
         self.stage == Stage::None
@@ -171,7 +175,7 @@ impl<D: Disk> Store<D> {
         let now = self.clock();
         let is_pressed = self.space().client_blocks_free == 0
             && now.since(self.checkpoint.pressed) >= FULL_EVERY
-            && (self.changed_blocks > 0 || self.left_blocks > 0 || self.has_doomed());
+            && (self.changed_blocks > 0 || (self.left_blocks > 0 && self.has_settled) || self.has_doomed());
         if is_pressed {
             self.checkpoint.pressed = now;
         }
@@ -268,6 +272,7 @@ impl<D: Disk> Store<D> {
         self.space.cut(self.head.sequence, self.root + 1);
         self.changed_blocks = 0;
         self.left_blocks = 0;
+        self.has_settled = false;
         self.owed = [0, self.owed[0]];
         self.checkpoint = State {
             stage: Stage::Merging,

@@ -3,7 +3,7 @@
 use crate::disk::{Disk, DiskError, WRITE_BUFS_MAX};
 use crate::events::{Event, Token};
 use crate::group::is_structural;
-use crate::journal::{DATA_MAX, Draft, Head, UNITS_MAX};
+use crate::journal::{DATA_MAX, Draft, FLOORS_MAX, Head, UNITS_MAX};
 use crate::pages::QUEUE;
 use crate::space::{RUN_BLOCKS_MIN, Stream};
 use crate::store::{Op, Store};
@@ -15,7 +15,7 @@ use smallvec::{SmallVec, smallvec};
 const SLOW_PER_CENT: u64 = 75;
 /// Records of a small turn, at most (S10).
 const SMALL_MAX: usize = 8;
-/// Data writes of one opening that may fail and go elsewhere; more end the drive.
+/// Writes of data, each of one or many blocks, that may fail and go elsewhere in one opening; more end the drive.
 const BAD_WRITES_MAX: usize = 256;
 
 /// A journal block under way.
@@ -24,6 +24,8 @@ pub(crate) struct InFlight {
     sequence: u64,
     /// Operations not completed, and records of which data went elsewhere (S9).
     left: u32,
+    /// It is in the ring itself.
+    is_journaled: bool,
     items: SmallVec<[Item; 4]>,
     pub since: Instant,
 }
@@ -102,10 +104,34 @@ impl<D: Disk> Store<D> {
         if f.left > 0 {
             return;
         }
-        let blocks = f.items.iter().filter_map(|i| if let Who::Block(b) = i.who { Some(b) } else { None });
-        for block in blocks.collect::<SmallVec<[u64; 4]>>() {
+        let of = |i: &Item| if let Who::Block(block) = i.who { Some((sequence, block)) } else { None };
+        let made_good: SmallVec<[(u64, u64); 4]> = f.items.iter().filter_map(of).collect();
+        if !made_good.is_empty() {
+            self.made_good.extend(made_good);
+            self.end_made_good();
+        }
+    }
+
+    /// A journal block is in the ring.
+    pub(crate) fn journaled(&mut self, sequence: u64) {
+        if let Some(f) = self.flying(sequence) {
+            f.is_journaled = true;
+        }
+        self.end_made_good();
+        self.part_ended(sequence);
+    }
+
+    /// A block of which a record was written once more has one part less as soon as a replay finds that record: with all blocks
+    /// up to the one that it lies in (S7; found in review: a power cut left a hole before it).
+    fn end_made_good(&mut self) {
+        while let Some(at) = self.made_good.iter().position(|(again, _)| self.is_journaled_up_to(*again)) {
+            let (_, block) = self.made_good.swap_remove(at);
             self.part_ended(block);
         }
+    }
+
+    fn is_journaled_up_to(&self, sequence: u64) -> bool {
+        self.in_flight.iter().take_while(|f| f.sequence <= sequence).all(|f| f.is_journaled)
     }
 
     /// Whether data of a record that is not durable yet lie in a block, or will.
@@ -138,8 +164,9 @@ impl<D: Disk> Store<D> {
 
     /// A write to these blocks failed: they stay held for the life of this opening (S9).
     pub(crate) fn set_aside(&mut self, first: u64, count: u64, why: &DiskError) {
-        self.bad.extend(first..first + count);
-        if self.bad.len() > BAD_WRITES_MAX {
+        self.space.set_aside(first, count);
+        self.bad_writes += 1;
+        if self.bad_writes > BAD_WRITES_MAX {
             return self.fail(format!("too many writes to the drive failed, the last: {why}"));
         }
         let place = self.byte(first);
@@ -157,6 +184,16 @@ impl<D: Disk> Store<D> {
         has_room(self.kept_for_again())
             && self.in_flight.len() < self.window()
             && (self.checkpoint.is_idle() || !(is_structural(&item.record) || self.is_memory_full()))
+    }
+
+    /// Ends the drive when a record has to be written once more, the ring has no room for it, and the checkpoint that would make
+    /// room waits for the block it was in.
+    pub(crate) fn fail_if_stuck(&mut self) {
+        let Some(Who::Block(block)) = self.queue.front().map(|i| i.who) else { return };
+        let waits = !self.checkpoint.is_idle() && self.checkpoint.cut_at() > block;
+        if waits && self.ring_in_use() + 2 * UNITS_MAX >= self.ring.units {
+            self.fail("writes failed, and the journal has no room to say where their data went".into());
+        }
     }
 
     /// Units of the ring that are kept for records which are written once more because their data went elsewhere (S9). They
@@ -195,6 +232,13 @@ impl<D: Disk> Store<D> {
 
     /// A block of at most so many units, with the floors that moved.
     fn draft(&mut self, units: u64) -> Draft {
+        if self.moved_floors.len() > FLOORS_MAX {
+            // what they free counts on the next block to tell of them all
+            self.fail(format!(
+                "the floors of more than {FLOORS_MAX} groups moved at once: no journal block holds them"
+            ));
+            self.moved_floors.clear();
+        }
         let mut draft = Draft::within(std::mem::take(&mut self.draft_memory), units);
         for group in &self.moved_floors {
             let g = &self.groups[group];
@@ -260,6 +304,12 @@ impl<D: Disk> Store<D> {
                 self.queue.push_front(item);
                 return true;
             }
+            if let Who::Block(block) = item.who
+                && self.groups.get(&item.record.group).is_none_or(|g| g.is_dropped)
+            {
+                self.part_ended(block); // its group was dropped meanwhile, and would come back with it
+                continue;
+            }
             let Some(places) = self.allocate(item.record.data_blocks() as u64) else {
                 if let Some(page) = self.space.wanted() {
                     self.load(self.want_bitmap(page), QUEUE);
@@ -314,7 +364,13 @@ impl<D: Disk> Store<D> {
         self.ring_used += next.unit - head.unit;
         self.head = Head { unit: next.unit % self.ring.units, ..next };
         let left = 1 + writes.len() as u32;
-        self.in_flight.push_back(InFlight { sequence, left, items, since: self.clock() });
+        self.in_flight.push_back(InFlight {
+            sequence,
+            left,
+            is_journaled: false,
+            items,
+            since: self.clock(),
+        });
         for (first, count, bufs) in writes {
             let (id, offset) = (self.op(Op::Data(sequence, first, count)), self.byte(first));
             self.disk.write(id, offset, bufs);

@@ -36,6 +36,8 @@ pub struct Group {
     pub forgetting: Version,
     /// R18.
     pub may_forget: bool,
+    /// It was dropped, and not assigned anew since.
+    pub is_dropped: bool,
 }
 
 /// What a record leaves behind.
@@ -102,6 +104,7 @@ impl Group {
                     ledger: std::mem::take(&mut self.ledger),
                     may_vanish: self.may_vanish,
                     may_forget: self.may_forget,
+                    is_dropped: matches!(record.body, Body::DropGroup),
                     ..Group::default()
                 };
             }

@@ -13,6 +13,8 @@ const HEADER: usize = 8 + 4 + 2 + 2 + 16 + 16 + 8 + 8 + 8 + 4 + 4;
 pub const UNITS_MAX: u64 = 32;
 /// Bytes of floors and records in one.
 pub const BODY_MAX: usize = UNITS_MAX as usize * BLOCK_SIZE - HEADER;
+/// Floors of one block, at most: they take half of it.
+pub const FLOORS_MAX: usize = BODY_MAX / 2 / (4 + 8 + 8);
 /// Blocks of data that may lie in the journal block itself: of a small turn, 16 KiB in all (S10).
 pub const DATA_MAX: u64 = 4;
 

@@ -184,8 +184,9 @@ impl<D: Disk> Store<D> {
         store.owed_by_runs = directories.flat_map(|d| &d.slots).map(Slot::owed).sum();
         store.changed_blocks = replayed.blocks;
         store.owed[0] = replayed.leaves;
-        if opened.is_broken {
-            // what was found is made the truth: the hole is not met again, and floors stay 0
+        if opened.is_broken || opened.damaged > 0 {
+            // What was found is made the truth: the hole is not met again, and floors stay 0; and what was found damaged is
+            // known as that to the next opening too, which does not read back what lies below our first block (S6, S8).
             store.force_checkpoint();
         }
         Ok((store, opened))

@@ -91,6 +91,25 @@ struct Page {
     is_dirty: bool,
 }
 
+impl Page {
+    /// Whether its bits are known: it is in memory, or was never written, for nothing was ever settled there.
+    fn is_known(&self) -> bool {
+        self.settled.is_some() || !self.span.is_written
+    }
+    /// A word of its bits, when they are known.
+    fn settled_word(&self, word: usize) -> Option<u64> {
+        match &self.settled {
+            Some(bits) => Some(bits[word]),
+            None => self.is_known().then_some(0),
+        }
+    }
+    /// Its bits, to be changed. It is known: what is held was allocated from it, what is displaced was read with it.
+    fn settled_bits(&mut self) -> &mut Bits {
+        assert!(self.is_known(), "a page of the bitmap that is changed was read");
+        self.settled.get_or_insert_with(|| Box::new([0; WORDS]))
+    }
+}
+
 /// See the module. Blocks are numbered from the start of the slice.
 #[derive(Debug)]
 pub struct Space {
@@ -111,6 +130,8 @@ pub struct Space {
     emptied: BTreeSet<usize>,
     /// Those that are being given back: not to be taken before that is done (S16).
     trimmed: BTreeSet<usize>,
+    /// Blocks that a write failed on: they stay held for the life of this opening (S9).
+    aside: BTreeSet<u64>,
     /// A page whose reading would bring more free space than what is in memory has.
     wanted: Option<u64>,
 }
@@ -147,11 +168,12 @@ impl Space {
             limbo_of_roots: VecDeque::new(),
             emptied: BTreeSet::new(),
             trimmed: BTreeSet::new(),
+            aside: BTreeSet::new(),
             wanted: None,
         };
         for at in 0..count {
-            if !space.pages[at as usize].span.is_written {
-                space.load(at, Box::new([0; WORDS]));
+            if space.pages[at as usize].is_known() {
+                space.count_regions(at);
             }
         }
         space
@@ -185,7 +207,7 @@ impl Space {
     /// The number of the page that has a block's bit, when it is not in memory.
     pub fn is_away(&self, block: u64) -> Option<u64> {
         let (page, _, _) = self.at(block);
-        self.pages[page].settled.is_none().then_some(page as u64)
+        (!self.pages[page].is_known()).then_some(page as u64)
     }
     /// A page to read so that there is more to allocate from.
     pub fn wanted(&self) -> Option<u64> {
@@ -219,6 +241,11 @@ impl Space {
             return;
         }
         p.settled = Some(bits);
+        self.count_regions(page);
+    }
+
+    /// Counts what is free in the regions of a page that is known.
+    fn count_regions(&mut self, page: u64) {
         let first_region = (page * REGIONS) as usize;
         for region in first_region..(first_region + REGIONS as usize).min(self.regions.len()) {
             self.regions[region] = self.count(region);
@@ -314,7 +341,7 @@ impl Space {
     fn is_free(&self, block: u64) -> bool {
         let (page, word, bit) = self.at(block);
         let page = &self.pages[page];
-        page.settled.as_ref().is_some_and(|b| b[word] & bit == 0)
+        page.settled_word(word).is_some_and(|b| b & bit == 0)
             && page.held.as_ref().is_none_or(|b| b[word] & bit == 0)
     }
 
@@ -323,7 +350,7 @@ impl Space {
         while block < end {
             let (page, word, bit) = self.at(block);
             let page = &self.pages[page];
-            let used = page.settled.as_ref()?[word] | page.held.as_ref().map_or(0, |b| b[word]);
+            let used = page.settled_word(word)? | page.held.as_ref().map_or(0, |b| b[word]);
             let open = !used & !(bit - 1);
             if open != 0 {
                 let found = block - u64::from(bit.trailing_zeros()) + u64::from(open.trailing_zeros());
@@ -375,7 +402,7 @@ impl Space {
         if self.wanted.is_some() {
             return;
         }
-        let away = self.pages.iter().enumerate().filter(|(_, p)| p.settled.is_none());
+        let away = self.pages.iter().enumerate().filter(|(_, p)| !p.is_known());
         let emptiest =
             away.map(|(at, p)| (u64::from(p.span.free).saturating_sub(p.held_count.into()), at)).max();
         if let Some((free, at)) = emptiest
@@ -435,10 +462,7 @@ impl Space {
         self.unhold(block);
         let (page, word, bit) = self.at(block);
         let p = &mut self.pages[page];
-        let bits = p
-            .settled
-            .as_mut()
-            .expect("what is held was allocated from a page in memory, or its page was read");
+        let bits = p.settled_bits();
         debug_assert_eq!(bits[word] & bit, 0, "block {block} is settled already");
         bits[word] |= bit;
         p.span.free -= 1;
@@ -455,7 +479,7 @@ impl Space {
     pub fn rehold(&mut self, block: u64) {
         let (page, word, bit) = self.at(block);
         let p = &mut self.pages[page];
-        let bits = p.settled.as_mut().expect("the page of a displaced block was read");
+        let bits = p.settled_bits();
         assert_ne!(bits[word] & bit, 0, "block {block} was settled");
         bits[word] &= !bit;
         p.span.free += 1;
@@ -479,6 +503,9 @@ impl Space {
     }
 
     fn set_free(&mut self, block: u64) {
+        if self.aside.contains(&block) {
+            return;
+        }
         self.unhold(block);
         self.free += 1;
         self.region_changed(block, 1);
@@ -499,8 +526,10 @@ impl Space {
         let open: [u64; 4] =
             self.cursors.map(|c| if c.1 == 0 { u64::MAX } else { (c.1 - 1 - self.first) / REGION });
         let is_empty = |r: &usize| u64::from(self.regions[*r]) == REGION && !open.contains(&(*r as u64));
+        // half of what is free stays at hand
+        let most = TRIMMED_MAX.min((self.free / REGION / 2) as usize);
         self.emptied.retain(|r| u64::from(self.regions[*r]) == REGION);
-        self.trimmed = self.emptied.iter().copied().filter(is_empty).take(TRIMMED_MAX).collect();
+        self.trimmed = self.emptied.iter().copied().filter(is_empty).take(most).collect();
         self.emptied.retain(|r| !self.trimmed.contains(r));
         self.trimmed.iter().map(|r| self.first + *r as u64 * REGION).collect()
     }
@@ -562,6 +591,15 @@ impl Space {
             true => Ok(()),
             false => Err(format!("{free} blocks are free, {} are counted", self.free)),
         }
+    }
+
+    /// A write to these blocks failed: they are not free again in the life of this opening, be they named or not (S9).
+    pub fn set_aside(&mut self, first: u64, count: u64) {
+        self.aside.extend(first..first + count);
+    }
+    /// What was set aside.
+    pub fn aside(&self) -> &BTreeSet<u64> {
+        &self.aside
     }
 
     /// Frees what has passed its barrier.

@@ -1,5 +1,5 @@
 //! One block's entries that are not merged into its leaf yet, and what each kind of record does to them.
-use crate::place::{Held, Kind};
+use crate::place::{Held, Place};
 use sarsen_types::Version;
 use smallvec::SmallVec;
 
@@ -152,11 +152,12 @@ impl Stack {
                 None => self.entries.insert(at, o),
                 // a repair or a mark meets the entry it is of
                 Some(newer) if newer.role != Role::Own && o.role == Role::Own => {
-                    let is_mark = newer.role == Role::Mark;
-                    newer.role = Role::Own;
-                    if !is_mark {
-                        gone.push(o.held);
+                    match newer.role == Role::Mark {
+                        // the place is the entry's: it may have moved since
+                        true => newer.held = Held { place: o.held.place.damaged(), ..o.held },
+                        false => gone.push(o.held),
                     }
+                    newer.role = Role::Own;
                 }
                 Some(newer) if o.role == Role::Own && is_worse(newer.held, o.held) => {
                     gone.push(std::mem::replace(&mut newer.held, o.held));
@@ -206,6 +207,7 @@ impl Stack {
             match o.role {
                 Role::Own if o.held.version > limit => left.entries.push(o),
                 Role::Own if !now.is_absent() && now.version > o.held.version => gone.push(o.held),
+                Role::Own if same && is_worse(o.held, now) => gone.push(o.held),
                 Role::Own => {
                     replace(&mut now, o.held, base, gone, displaced);
                 }
@@ -231,11 +233,12 @@ fn replace(now: &mut Held, held: Held, base: Held, gone: &mut Vec<Held>, displac
     }
 }
 
-/// Of two records with one version the later wins, unless it is damaged and the earlier is not. This must be the rule
-/// wherever two meet: a replay has them in one stack, a running store may have a checkpoint's cut between them, and where
-/// they keep different places one is freed that the other names (found in review).
+/// Of two records with one version the later wins, unless it brings no data and the earlier did. This must be the rule
+/// wherever two meet, and go by what the records say alone: a replay has them in one stack, and knows nothing of what was read
+/// since and found damaged; a running store may have a checkpoint's cut between them; and where they keep different places one
+/// is freed that the other names (found in review).
 fn is_worse(later: Held, earlier: Held) -> bool {
-    later.place.kind() == Kind::Damaged && earlier.place.kind() != Kind::Damaged
+    later.place == Place::LOST && earlier.place != Place::LOST
 }
 
 /// All entries of a block, the highest first, each version once: `stacks` from the newest, those of `runs`, then the leaf's
@@ -251,7 +254,10 @@ pub fn candidates(stacks: [Option<&Stack>; 2], runs: &[Stack], base: Held) -> Sm
     let mut weak: SmallVec<[Over; 2]> = SmallVec::new();
     let mut cut = Version::ZERO;
     let mut add = |weak: &SmallVec<[Over; 2]>, held: Held, is_base: bool| {
-        if found.iter().any(|c| c.held.version == held.version) {
+        if let Some(newer) = found.iter_mut().find(|c| c.held.version == held.version) {
+            if is_worse(newer.held, held) {
+                *newer = Candidate { held, is_base };
+            }
             return;
         }
         let held = weak.iter().find(|w| w.held.version == held.version).map_or(held, |w| w.held);
@@ -277,7 +283,7 @@ pub fn candidates(stacks: [Option<&Stack>; 2], runs: &[Stack], base: Held) -> Sm
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::place::Place;
+    use crate::place::{Kind, Place};
     use sarsen_types::{Checksum, Epoch};
 
     fn v(epoch: u32, sequence: u64) -> Version {
@@ -358,5 +364,36 @@ mod tests {
         cut.recover(Held::ABSENT, v(1, 2));
         cut.slide_under(older, &mut gone);
         assert_eq!((tops(&cut, held(1, 1)), gone), (vec![held(1, 2)], vec![held(1, 1)]));
+    }
+
+    #[test]
+    fn what_brings_no_data_does_not_replace_what_does_at_one_version() {
+        let lost = Held { place: Place::LOST, ..held(1, 1) };
+        let mut stack = Stack::default();
+        stack.recover(lost, v(1, 0));
+        assert_eq!(tops(&stack, held(1, 1)), [held(1, 1)]);
+        let (mut gone, mut displaced) = (vec![], vec![]);
+        let (base, left) = stack.merge(held(1, 1), v(1, 9), &mut gone, &mut displaced);
+        assert_eq!((base, left.is_empty(), displaced), (held(1, 1), true, vec![]));
+        // but what a read found damaged is replaced, as by a replay, which does not know of it
+        let mut stack = Stack::default();
+        stack.write(held(1, 1));
+        stack.damage(v(1, 1));
+        let again = Held { place: Place::data(7), ..held(1, 1) };
+        assert_eq!(stack.recover(again, v(1, 0)).len(), 1);
+        assert_eq!(tops(&stack, Held::ABSENT), [again]);
+    }
+
+    #[test]
+    fn a_mark_takes_the_place_of_the_entry_it_meets() {
+        let mut newer = Stack::default();
+        newer.mark(held(1, 1));
+        let moved = Held { place: Place::data(7), ..held(1, 1) };
+        let mut older = Stack::default();
+        older.write(moved);
+        let mut gone = vec![];
+        newer.slide_under(older, &mut gone);
+        assert_eq!(newer.entries[0].held.place, moved.place.damaged());
+        assert!(gone.is_empty());
     }
 }

@@ -16,7 +16,7 @@ use sarsen_buffer::{Buf, Pool};
 use sarsen_types::limits::JOURNAL_WINDOW_MAX;
 use sarsen_types::{BLOCK_SIZE, DriveIdentity, GroupId, Instant, Ledger, OpenId, Record, Version};
 use smallvec::SmallVec;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 /// What a store is opened with.
 #[derive(Clone)]
@@ -121,13 +121,18 @@ pub struct Store<D: Disk> {
     pub(crate) durable: u64,
     pub(crate) flushing: bool,
     pub(crate) queue: VecDeque<Item>,
-    /// Blocks that a write failed on: set aside for the life of this opening (S9).
-    pub(crate) bad: BTreeSet<u64>,
-    pub(crate) moved_floors: BTreeSet<GroupId>,
+    /// Writes that failed, and of which the data went elsewhere (S9).
+    pub(crate) bad_writes: usize,
+    /// Journal blocks that have a record once more, all parts of them done, each with the block that it is of.
+    pub(crate) made_good: Vec<(u64, u64)>,
+    /// Groups whose floors the next journal block tells, ascending.
+    pub(crate) moved_floors: Vec<GroupId>,
     /// Blocks changed since the last cut.
     pub(crate) changed_blocks: u64,
     /// Blocks that the checkpoint under way, or the last, did not merge: nobody could know yet that they were committed.
     pub(crate) left_blocks: u64,
+    /// Whether more is known to be committed than at the last cut.
+    pub(crate) has_settled: bool,
     /// Leaves that the next checkpoint writes because of them, and those of the one under way.
     pub(crate) owed: [u64; 2],
     pub(crate) ops: BTreeMap<OpId, Op>,
@@ -192,10 +197,12 @@ impl<D: Disk> Store<D> {
             durable,
             flushing: false,
             queue: VecDeque::new(),
-            bad: BTreeSet::new(),
-            moved_floors: BTreeSet::new(),
+            bad_writes: 0,
+            made_good: Vec::new(),
+            moved_floors: Vec::new(),
             changed_blocks: 0,
             left_blocks: 0,
+            has_settled: false,
             owed: [0; 2],
             ops: BTreeMap::new(),
             next_op: 0,
@@ -243,19 +250,29 @@ impl<D: Disk> Store<D> {
         if floor > g.ledger.floor {
             g.ledger.raise_floor(floor);
             g.committed.retain(|v| *v > floor);
-            self.moved_floors.insert(group);
+            self.has_settled = true;
+            self.floor_moved(group);
             self.settle(group, floor);
         }
     }
 
     /// All at or below are committed; the floor does not move (R10, R15).
     pub fn settle(&mut self, group: GroupId, below: Version) {
-        let gone = self.group(group).settle(below);
+        let g = self.group(group);
+        let has_risen = below > g.settled;
+        let gone = g.settle(below);
+        self.has_settled |= has_risen;
         // what lay under a settled entry is free once a journal block says so: else a replay would name it again
         if !gone.is_empty() {
-            self.moved_floors.insert(group);
+            self.floor_moved(group);
         }
         self.release(gone);
+    }
+
+    fn floor_moved(&mut self, group: GroupId) {
+        if let Err(at) = self.moved_floors.binary_search(&group) {
+            self.moved_floors.insert(at, group);
+        }
     }
 
     /// Whether zero entries may vanish (R23), and `touched` of emptied objects be forgotten (R18).
@@ -303,8 +320,7 @@ impl<D: Disk> Store<D> {
         for block in gone.into_iter().filter_map(|h| h.place.block()) {
             match self.region.is_in_ring(block) {
                 true => self.in_ring -= 1,
-                false if !self.bad.contains(&block) => outside.push(block),
-                false => {}
+                false => outside.push(block),
             }
         }
         outside
@@ -412,7 +428,8 @@ impl<D: Disk> Store<D> {
     fn completed_one(&mut self, done: Completion) {
         let Some(op) = self.ops.remove(&done.id) else { return };
         match (op, done.result) {
-            (Op::Journal(sequence) | Op::Data(sequence, ..), Ok(())) => self.part_ended(sequence),
+            (Op::Journal(sequence), Ok(())) => self.journaled(sequence),
+            (Op::Data(sequence, ..), Ok(())) => self.part_ended(sequence),
             (Op::Data(sequence, first, count), Err(why)) => self.write_elsewhere(sequence, first, count, why),
             (Op::Flush(sequence), Ok(())) => {
                 self.flushing = false;
@@ -463,7 +480,10 @@ impl<D: Disk> Store<D> {
             return;
         }
         self.start_checkpoint_when_due();
-        while self.may_write() && self.write_block() {}
+        while self.may_write() && self.write_block() {
+            self.start_checkpoint_when_due(); // one turn may bring more than memory holds (S4)
+        }
+        self.fail_if_stuck();
         self.checkpoint_step();
     }
 

@@ -1,20 +1,10 @@
 //! What readers of the code found that no history, walk or seed had met.
 mod support;
-use sarsen_types::record::{Body, Table};
+use sarsen_types::record::{Body, Entry, Table};
 use sarsen_types::*;
 use support::*;
 
 const SIZE: u64 = 64 << 20;
-
-/// Lets everything end that is in flight.
-fn let_go(bench: &mut Bench) {
-    bench.store.disk_mut().is_held = false;
-    while bench.store.disk_mut().waiting() > 0 {
-        bench.store.disk_mut().complete(0);
-        bench.turn();
-    }
-    (0..4).for_each(|_| bench.turn());
-}
 
 /// Writes pieces of so many blocks into chunks from `first` on until there is no more space; how many.
 fn fill(bench: &mut Bench, first: u32, blocks: u16, content: u8) -> u32 {
@@ -197,4 +187,79 @@ fn what_a_last_discard_frees_in_a_full_store_is_found_though_its_floor_came_late
     bench.store.raise_floor(GROUP, bench.version());
     pass(&mut bench, 5000);
     assert!(bench.store.space().client_blocks_free > 0);
+}
+
+#[test]
+fn what_a_crash_tore_is_known_as_torn_to_every_later_opening() {
+    // the opening that found it wrote a block which says that all before it is durable, so the next one did not look
+    for blocks in [5, 1] {
+        let mut bench = Bench::new(SIZE, 4 << 20);
+        bench.write(object(1), BlockRange::new(0, blocks), 3);
+        bench.settle();
+        bench.quiet();
+        bench.store.disk_mut().is_held = true;
+        bench.write(object(1), BlockRange::new(0, blocks), 7);
+        bench.turn();
+        let last = bench.store.disk_mut().waiting() - 1;
+        bench.store.disk_mut().complete(last);
+        let mut image = bench.image();
+        let in_ring: Vec<u64> = image.blocks().filter(|b| image.block(*b).unwrap()[0] == 7).collect();
+        in_ring.iter().for_each(|block| image.rot(*block, 100)); // a small turn's data lie in the journal write (S10)
+        let mut first = bench.restarted(image);
+        assert_eq!(first.opened.damaged, u64::from(blocks));
+        first.persist(Body::Promise, None);
+        first.quiet();
+        let mut second = first.restarted(first.image());
+        let (found, _) = second.store.top_entries(GROUP);
+        assert!(found.len() == usize::from(blocks), "{found:?}");
+        assert!(found.iter().all(|(_, top)| matches!(top, Entry::Damaged(..))), "{found:?}");
+        second.audit();
+    }
+}
+
+#[test]
+fn a_lower_version_that_comes_while_a_higher_one_is_merged_has_one_owner_after_a_crash() {
+    // the running store dropped it and freed its place; a replay, which knows nothing of what was frozen, kept it
+    let mut bench = Bench::new(SIZE, 4 << 20);
+    bench.epoch = 2;
+    fill(&mut bench, 1000, 64, 8);
+    bench.write(object(1000), BlockRange::new(0, 64), 0);
+    bench.checkpoint();
+    bench.write(object(1), BlockRange::new(0, 5), 5);
+    bench.settle();
+    bench.store.disk_mut().is_held = true;
+    bench.store.ask_checkpoint();
+    bench.epoch = 1;
+    bench.write(object(1), BlockRange::new(0, 5), 4);
+    bench.epoch = 2;
+    let_go(&mut bench);
+    let written = fill(&mut bench, 2000, 5, 9);
+    assert!(written > 0);
+    let mut crashed = bench.restarted(bench.image());
+    crashed.audit();
+    crashed.checkpoint();
+    crashed.audit();
+    assert_eq!(crashed.read(object(1), 0), Ok(5));
+    for n in 0..written {
+        assert_eq!(crashed.read(object(2000 + n / 16), n as u16 % 16 * 64), Ok(9), "{n}");
+    }
+}
+
+#[test]
+fn a_full_store_in_which_nothing_is_committed_rests() {
+    // it made a checkpoint every quarter of a second
+    let mut bench = Bench::new(SIZE, 4 << 20);
+    for n in 0.. {
+        if bench.store.space().client_blocks_free == 0 {
+            break;
+        }
+        bench.write(object(n / 16), BlockRange::new(n as u16 % 16 * 64, 64), 8);
+        bench.quiet();
+    }
+    let mut written = Vec::new();
+    for second in 1..20 {
+        (0..4).for_each(|_| bench.store.finish(Instant(second * 1_000_000_000), &mut Vec::new()));
+        written.push(bench.store.disk().written_bytes);
+    }
+    assert_eq!(written[5], written[18]);
 }

@@ -172,6 +172,15 @@ impl Bench {
         self.next += 1;
     }
 
+    /// Asks for a repair of a block with this content.
+    pub fn repair(&mut self, object: ObjectId, block: u16, content: u8, version: Version) {
+        let mut payload = self.pool.take_zeroed(4096);
+        payload.get_mut()[0] = content;
+        let checksum = block_checksum(FAMILY, object.chunk, block, &payload);
+        self.persist(Body::Repair { object, family: FAMILY, block, version, checksum }, Some(payload));
+        self.next += 1;
+    }
+
     pub fn turn(&mut self) {
         let mut events = Vec::new();
         self.store.finish(Instant(0), &mut events);
@@ -259,4 +268,14 @@ impl Bench {
     pub fn image(&self) -> Image {
         self.store.disk().image().clone()
     }
+}
+
+/// Lets everything end that is in flight.
+pub fn let_go(bench: &mut Bench) {
+    bench.store.disk_mut().is_held = false;
+    while bench.store.disk_mut().waiting() > 0 {
+        bench.store.disk_mut().complete(0);
+        bench.turn();
+    }
+    (0..4).for_each(|_| bench.turn());
 }
