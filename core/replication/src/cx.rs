@@ -2,15 +2,15 @@
 use crate::counters::Counters;
 use crate::io::{ConnId, Output, Read, Token};
 use crate::peers::Peers;
-use crate::slab::Slab;
 use crate::wait::Wait;
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use sarsen_types::record::Body;
+use sarsen_types::slab::Slab;
 use sarsen_types::{Epoch, GroupId, Instant, Proposal, Record, SliceId, Version, View};
 use sarsen_wire::client::{ClientReply, ClientResult};
-use sarsen_wire::peer::{GroupBody, GroupMessage, PeerMessage};
+use sarsen_wire::peer::{Acknowledged, GroupBody, GroupMessage, PeerMessage};
 
 /// See the module.
 pub struct Cx<P> {
@@ -33,7 +33,7 @@ pub struct Cx<P> {
     /// To be done.
     pub out: Vec<Output<P>>,
     /// Acknowledgements of this turn: one frame a peer (L2).
-    pub prepared: BTreeMap<SliceId, Vec<(GroupId, Version)>>,
+    pub prepared: BTreeMap<SliceId, Acknowledged>,
     /// Rare events.
     pub counters: Counters,
     /// Our device holds a request for too long (R9).
@@ -73,19 +73,19 @@ impl<P> Cx<P> {
 
     /// Asks the store to make a record durable.
     pub fn persist(&mut self, group: GroupId, promise: Epoch, body: Body, payload: Option<P>, then: Wait<P>) {
-        let token = self.waits.insert(then);
+        let token = Token(self.waits.insert(then));
         self.out.push(Output::Persist { token, record: Record { group, promise, body }, payload });
     }
 
     /// Asks the store for blocks.
     pub fn read(&mut self, read: Read, then: Wait<P>) {
-        let token = self.waits.insert(then);
+        let token = Token(self.waits.insert(then));
         self.out.push(Output::Read { token, read });
     }
 
     /// A token for something else asked of the store.
     pub fn wait(&mut self, then: Wait<P>) -> Token {
-        self.waits.insert(then)
+        Token(self.waits.insert(then))
     }
 
     /// Answers a client.

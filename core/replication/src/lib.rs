@@ -39,7 +39,6 @@ pub mod repair;
 pub mod replica;
 pub mod requests;
 pub mod resolve;
-pub mod slab;
 pub mod takeover;
 pub mod wait;
 pub mod winners;

@@ -4,7 +4,6 @@ use crate::cx::Cx;
 use crate::group::{Group, Role};
 use crate::io::{Blocks, ConnId, Input, Output, ReadFailed, Token};
 use crate::peers::Peers;
-use crate::slab::Slab;
 use crate::wait::Wait;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
@@ -59,7 +58,7 @@ impl<P: Clone> Machine<P> {
             is_registered: false,
             view: Arc::new(View::default()),
             peers: Peers { next_round: 1, ..Peers::default() },
-            waits: Slab::default(),
+            waits: sarsen_types::slab::Slab::default(),
             out: Vec::new(),
             prepared: BTreeMap::new(),
             counters: Counters::default(),
@@ -101,7 +100,7 @@ impl<P: Clone> Machine<P> {
             Input::NoSpace(token) => self.no_space(token),
             Input::ReadDone(token, done) => self.read_done(token, done),
             Input::Merged(token, done) => self.merged(token, done),
-            Input::Stacks(token, blocks, is_last) => match self.cx.waits.take(token) {
+            Input::Stacks(token, blocks, is_last) => match self.cx.waits.take(token.0) {
                 Some(Wait::OwnStacks { group, epoch, .. }) => self.with(group, |g, cx| {
                     if g.state.epoch == epoch {
                         let after = g.own_stacks_after();
@@ -114,7 +113,7 @@ impl<P: Clone> Machine<P> {
                 }
                 _ => {}
             },
-            Input::Touched(token, objects, is_last) => match self.cx.waits.take(token) {
+            Input::Touched(token, objects, is_last) => match self.cx.waits.take(token.0) {
                 Some(Wait::OwnTouched { group, since, joiner }) => {
                     self.with(group, |g, cx| g.own_touched(cx, joiner, since, &objects, is_last));
                 }
@@ -124,7 +123,7 @@ impl<P: Clone> Machine<P> {
                 }
                 _ => {}
             },
-            Input::Entries(token, touched, runs) => match self.cx.waits.take(token) {
+            Input::Entries(token, touched, runs) => match self.cx.waits.take(token.0) {
                 Some(Wait::OwnEntries { group, joiner, object, sending }) => {
                     self.with(group, |g, cx| g.own_entries(cx, joiner, object, sending, touched, runs));
                 }
@@ -137,7 +136,7 @@ impl<P: Clone> Machine<P> {
                 _ => {}
             },
             Input::Status(token, done) => {
-                if let Some(Wait::Read { group, epoch, read }) = self.cx.waits.take(token) {
+                if let Some(Wait::Read { group, epoch, read }) = self.cx.waits.take(token.0) {
                     self.with(group, |g, cx| {
                         if g.leads_still(epoch) {
                             g.status_done(cx, read, done);
@@ -388,7 +387,7 @@ impl<P: Clone> Machine<P> {
     // ---- the store ----
 
     fn persisted(&mut self, token: Token) {
-        let Some(wait) = self.cx.waits.take(token) else { return };
+        let Some(wait) = self.cx.waits.take(token.0) else { return };
         match wait {
             Wait::Ordered { group, version } => {
                 let me = self.cx.me;
@@ -428,7 +427,7 @@ impl<P: Clone> Machine<P> {
 
     /// R7: a copy that cannot persist leaves the in-sync set, or ends its join: it says so. A primary gives way.
     fn no_space(&mut self, token: Token) {
-        match self.cx.waits.take(token) {
+        match self.cx.waits.take(token.0) {
             Some(Wait::Recovered { group, epoch, to, .. }) => {
                 self.cx.send(to, group, epoch, Version::ZERO, GroupBody::JoinFailed, None);
             }
@@ -444,7 +443,7 @@ impl<P: Clone> Machine<P> {
     }
 
     fn read_done(&mut self, token: Token, done: Result<Blocks<P>, ReadFailed>) {
-        match self.cx.waits.take(token) {
+        match self.cx.waits.take(token.0) {
             Some(Wait::Read { group, epoch, read }) => self.with(group, |g, cx| {
                 if g.leads_still(epoch) {
                     g.read_done(cx, read, done);
@@ -470,7 +469,7 @@ impl<P: Clone> Machine<P> {
         token: Token,
         done: Result<(P, smallvec::SmallVec<[sarsen_types::Checksum; 4]>), ReadFailed>,
     ) {
-        if let Some(Wait::Merge { group, epoch, op }) = self.cx.waits.take(token) {
+        if let Some(Wait::Merge { group, epoch, op }) = self.cx.waits.take(token.0) {
             self.with(group, |g, cx| {
                 if g.leads_still(epoch) {
                     g.merged(cx, op, done);

@@ -122,7 +122,7 @@ impl<P: Clone> Group<P> {
             which: Which::Visible,
         };
         let payload = op.payload.clone();
-        let token = cx.waits.insert(Wait::Merge { group: self.id, epoch, op: op.key });
+        let token = cx.wait(Wait::Merge { group: self.id, epoch, op: op.key });
         cx.out.push(Output::Merge { token, read, offset, len, payload });
     }
 

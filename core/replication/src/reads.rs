@@ -7,9 +7,9 @@ use crate::primary::{Lease, Pending, Phase};
 use crate::repair::{Reader, unreadable};
 use crate::requests::Op;
 use crate::wait::Wait;
-use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use sarsen_types::record::Entry;
+use sarsen_types::slab::Slab;
 use sarsen_types::{BlockRange, Epoch, SliceId, limits};
 use sarsen_wire::client::{ClientOp, ClientResult};
 
@@ -29,31 +29,30 @@ struct ReadOp<P> {
     has_waited: bool,
 }
 
-/// Reads under way, by number.
+/// Reads under way.
 #[derive(Debug)]
 pub struct Reads<P> {
-    map: BTreeMap<u64, ReadOp<P>>,
-    next: u64,
+    slab: Slab<ReadOp<P>>,
 }
 
 impl<P> Default for Reads<P> {
     fn default() -> Reads<P> {
-        Reads { map: BTreeMap::new(), next: 0 }
+        Reads { slab: Slab::default() }
     }
 }
 
 impl<P> Reads<P> {
     /// Who waits.
     pub fn askers(&self) -> impl Iterator<Item = Asker> {
-        self.map.values().map(|r| r.asker)
+        self.slab.values().map(|r| r.asker)
     }
     /// Whether none is under way.
     pub fn is_empty(&self) -> bool {
-        self.map.is_empty()
+        self.slab.is_empty()
     }
     /// Forgets those of a connection that ended.
     pub fn drop_conn(&mut self, conn: crate::io::ConnId) {
-        self.map.retain(|_, r| r.asker.conn != conn);
+        self.slab.retain(|r| r.asker.conn != conn);
     }
 }
 
@@ -93,8 +92,6 @@ impl<P: Clone> Group<P> {
             needs_round = primary.needed(&self.state, cx.me).iter().any(|s| !cx.peers.same_kernel(*s));
         }
         cx.peers.beat_now |= needs_round;
-        let key = primary.reads.next;
-        primary.reads.next += 1;
         let kept = ReadOp {
             asker: op.asker,
             read: read.clone(),
@@ -104,7 +101,7 @@ impl<P: Clone> Group<P> {
             repairing: 0,
             has_waited: false,
         };
-        primary.reads.map.insert(key, kept);
+        let key = primary.reads.slab.insert(kept);
         let epoch = primary.epoch;
         self.ask(cx, key, epoch, read, is_status);
     }
@@ -120,7 +117,7 @@ impl<P: Clone> Group<P> {
     /// The store answered.
     pub fn read_done(&mut self, cx: &mut Cx<P>, key: u64, done: Result<Blocks<P>, ReadFailed>) {
         let Role::Primary(primary) = &mut self.role else { return };
-        let Some(op) = primary.reads.map.get_mut(&key) else { return };
+        let Some(op) = primary.reads.slab.get_mut(key) else { return };
         let answer = match done {
             Ok(blocks) => (data_of(&blocks.entries), blocks.data),
             Err(failed) => return self.read_failed(cx, key, failed),
@@ -132,7 +129,7 @@ impl<P: Clone> Group<P> {
     /// The store answered a question which blocks hold data.
     pub fn status_done(&mut self, cx: &mut Cx<P>, key: u64, done: Result<Vec<BlockRange>, ReadFailed>) {
         let Role::Primary(primary) = &mut self.role else { return };
-        let Some(op) = primary.reads.map.get_mut(&key) else { return };
+        let Some(op) = primary.reads.slab.get_mut(key) else { return };
         match done {
             Ok(data) => op.answer = Some((ClientResult::Status { data }, None)),
             Err(failed) => return self.read_failed(cx, key, failed),
@@ -142,7 +139,7 @@ impl<P: Clone> Group<P> {
 
     fn read_failed(&mut self, cx: &mut Cx<P>, key: u64, failed: ReadFailed) {
         let Role::Primary(primary) = &mut self.role else { return };
-        let Some(op) = primary.reads.map.get_mut(&key) else { return };
+        let Some(op) = primary.reads.slab.get_mut(key) else { return };
         let chunk = op.read.chunk;
         match failed {
             ReadFailed::Corrupt(blocks) => {
@@ -168,7 +165,7 @@ impl<P: Clone> Group<P> {
     /// Nothing intact was found, the one error a read of committed data has; or not now.
     pub fn read_lost(&mut self, cx: &mut Cx<P>, key: u64, is_lost: bool) {
         let Role::Primary(primary) = &mut self.role else { return };
-        if let Some(op) = primary.reads.map.remove(&key) {
+        if let Some(op) = primary.reads.slab.take(key) {
             cx.reply(op.asker, unreadable(op.read.range, is_lost), None);
         }
     }
@@ -177,7 +174,7 @@ impl<P: Clone> Group<P> {
     pub fn read_repaired(&mut self, cx: &mut Cx<P>, key: u64) {
         let Role::Primary(primary) = &mut self.role else { return };
         let epoch = primary.epoch;
-        let Some(op) = primary.reads.map.get_mut(&key) else { return };
+        let Some(op) = primary.reads.slab.get_mut(key) else { return };
         op.repairing = op.repairing.saturating_sub(1);
         if op.repairing == 0 {
             let (read, is_status) = (op.read.clone(), op.is_status);
@@ -187,7 +184,7 @@ impl<P: Clone> Group<P> {
 
     fn answer_read(&mut self, cx: &mut Cx<P>, key: u64) {
         let Role::Primary(primary) = &mut self.role else { return };
-        let Some(op) = primary.reads.map.get(&key) else { return };
+        let Some(op) = primary.reads.slab.get_mut(key) else { return };
         if op.answer.is_none() {
             return;
         }
@@ -195,13 +192,12 @@ impl<P: Clone> Group<P> {
         if !self.may_answer(cx, round) {
             cx.is_waiting = true;
             let Role::Primary(primary) = &mut self.role else { return };
-            let Some(op) = primary.reads.map.get_mut(&key) else { return };
+            let Some(op) = primary.reads.slab.get_mut(key) else { return };
             cx.counters.reads_waited += u64::from(!core::mem::replace(&mut op.has_waited, true));
             return;
         }
         let Role::Primary(primary) = &mut self.role else { return };
-        let Some(ReadOp { asker, answer: Some((result, payload)), .. }) = primary.reads.map.remove(&key)
-        else {
+        let Some(ReadOp { asker, answer: Some((result, payload)), .. }) = primary.reads.slab.take(key) else {
             return;
         };
         cx.counters.reads += 1;
@@ -242,13 +238,11 @@ impl<P: Clone> Group<P> {
 
     /// Answers what may be answered.
     pub fn answer_reads(&mut self, cx: &mut Cx<P>) {
-        let Role::Primary(primary) = &self.role else { return };
-        if primary.reads.is_empty() {
-            return;
-        }
-        let ready: Vec<u64> =
-            primary.reads.map.iter().filter(|r| r.1.answer.is_some()).map(|r| *r.0).collect();
-        for key in ready {
+        let mut from = 0;
+        while let Role::Primary(primary) = &self.role
+            && let Some(key) = primary.reads.slab.next_key(from, |read| read.answer.is_some())
+        {
+            from = key as u32 + 1;
             self.answer_read(cx, key);
         }
     }

@@ -4,15 +4,12 @@ use crate::file::DriveFile;
 use crate::fixed::Target;
 use io_uring::{opcode, squeue, types};
 use sarsen_buffer::Buf;
-use sarsen_store::disk::{Completion, Disk, DiskError, OpId};
+use sarsen_store::disk::{Bufs, Completion, Disk, DiskError, OpId};
 use smallvec::SmallVec;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
-
-/// Memory of a write.
-type Bufs = SmallVec<[Buf; 2]>;
 
 enum Op {
     Read { at: u64, buf: Buf },
@@ -113,7 +110,7 @@ impl DiskQueue {
                         libc::pread64(fd, buf.as_ptr().cast_mut().cast(), buf.len(), (self.start + at) as i64)
                     }
                     Op::Write { at, bufs } => {
-                        let iovecs = iovecs(bufs);
+                        let iovecs: SmallVec<[libc::iovec; 8]> = iovecs(bufs).collect();
                         let offset = (self.start + at) as i64;
                         libc::pwritev2(fd, iovecs.as_ptr(), iovecs.len() as i32, offset, self.write_flags())
                     }
@@ -177,7 +174,8 @@ impl DiskQueue {
                 }
             }
             Op::Write { at, bufs } => {
-                flying.iovecs = iovecs(bufs);
+                flying.iovecs.clear();
+                flying.iovecs.extend(iovecs(bufs));
                 opcode::Writev::new(fd, flying.iovecs.as_ptr(), flying.iovecs.len() as u32)
                     .offset(self.start + at)
                     .rw_flags(flags)
@@ -195,8 +193,8 @@ impl DiskQueue {
 
 const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
 
-fn iovecs(bufs: &Bufs) -> SmallVec<[libc::iovec; 8]> {
-    bufs.iter().map(|b| libc::iovec { iov_base: b.as_ptr().cast_mut().cast(), iov_len: b.len() }).collect()
+fn iovecs(bufs: &Bufs) -> impl Iterator<Item = libc::iovec> {
+    bufs.iter().map(|b| libc::iovec { iov_base: b.as_ptr().cast_mut().cast(), iov_len: b.len() })
 }
 
 /// A part of a drive without a ring: every operation is carried out where it is asked. For superblocks and tools.
@@ -230,7 +228,7 @@ impl Disk for BlockingDisk {
         let len = buf.len();
         self.put(id, Op::Read { at: offset, buf }, offset, len);
     }
-    fn write(&mut self, id: OpId, offset: u64, bufs: SmallVec<[Buf; 2]>) {
+    fn write(&mut self, id: OpId, offset: u64, bufs: Bufs) {
         let len = bufs.iter().map(|b| b.len()).sum();
         self.put(id, Op::Write { at: offset, bufs }, offset, len);
     }
@@ -300,12 +298,15 @@ impl Disk for RingDisk {
             queue.queued.push_back((id, op));
         }
     }
-    fn write(&mut self, id: OpId, offset: u64, bufs: SmallVec<[Buf; 2]>) {
+    fn write(&mut self, id: OpId, offset: u64, bufs: Bufs) {
         let len = bufs.iter().map(|b| b.len()).sum();
         self.put(id, Op::Write { at: offset, bufs }, offset, len);
     }
     fn flush(&mut self, id: OpId) {
         self.put(id, Op::Flush, 0, 0);
+    }
+    fn is_inline(&self) -> bool {
+        self.queue.borrow().file.is_inline()
     }
     fn trim(&mut self, id: OpId, offset: u64, len: u64) {
         let can_trim = self.queue.borrow().file.can_trim();

@@ -39,8 +39,6 @@ fn lease(seed: u64) -> LeaseMode {
 const SEEDS_ENOUGH: usize = 1_000;
 /// What no seed may meet.
 const NEVER: [&str; 1] = ["unrepairable"];
-/// What too few seeds meet to be counted on; it is told in prose in replication's tests.
-const SELDOM: [&str; 2] = ["leads_behind_a_joiner", "takeovers_with_corruption"];
 /// Rare events of the cluster of which some must be met; beside them each counter of a slice, and each fault.
 const MUST: [&str; 24] = [
     "attachments whose answer was lost",
@@ -102,7 +100,7 @@ impl Total {
         let names = Outcome::default().counters.each().map(|c| c.0.to_owned()).collect::<Vec<_>>();
         let faults = faults::ALL.iter().map(|f| format!("fault {f:?}"));
         let must = names.into_iter().chain(faults).chain(MUST.map(str::to_owned));
-        let is_due = |m: &String| !NEVER.contains(&m.as_str()) && !SELDOM.contains(&m.as_str());
+        let is_due = |m: &String| !NEVER.contains(&m.as_str());
         must.filter(|m| is_due(m) && self.counts.get(m).copied().unwrap_or(0) == 0).collect()
     }
 }

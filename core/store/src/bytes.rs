@@ -1,4 +1,5 @@
 //! Little-endian bytes of what lies on a drive: a writer that grows, a reader that never panics.
+use crate::page::PAYLOAD;
 use crate::place::BLOCKS_MAX;
 use sarsen_types::record::{Body, Content, Entry, Point, Record, Recover, Table, Write};
 use sarsen_types::{
@@ -22,6 +23,13 @@ pub struct Malformed {
 /// Appends values.
 #[derive(Default, Debug)]
 pub struct Writer(pub Vec<u8>);
+
+impl Writer {
+    /// For the payload of a page.
+    pub fn page() -> Writer {
+        Writer(Vec::with_capacity(PAYLOAD))
+    }
+}
 
 /// Takes values off the front.
 #[derive(Debug)]

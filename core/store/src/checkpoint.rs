@@ -375,9 +375,7 @@ impl<D: Disk> Store<D> {
     /// Places of unmerged entries that a merge finds to be covered: the next root does not name them either.
     pub(crate) fn release_with_root(&mut self, gone: Vec<Held>) {
         let barrier = self.barrier_of_root();
-        for block in self.let_go(gone) {
-            self.space.release(block, barrier);
-        }
+        self.release_behind(gone, barrier);
     }
 
     /// What was journaled since the cut counts as well: a recovery after it may be what covers an entry.

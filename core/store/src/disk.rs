@@ -28,6 +28,9 @@ pub enum DiskError {
     Io(i32),
 }
 
+/// Memory of one write: that of a usual turn without an allocation (L8).
+pub type Bufs = SmallVec<[Buf; 8]>;
+
 /// A block device, a file, or memory that remembers what was synced.
 ///
 /// Offsets and lengths are in bytes and multiples of 4,096. Nothing is ordered: a flush covers the writes that had
@@ -39,11 +42,15 @@ pub trait Disk {
     /// Reads `buf.len()` bytes into `buf`, which comes back with the completion.
     fn read(&mut self, id: OpId, offset: u64, buf: Buf);
     /// Writes `bufs`, at most [`WRITE_BUFS_MAX`], one after the other from `offset` on. Durable when completed if [`Disk::writes_are_durable`].
-    fn write(&mut self, id: OpId, offset: u64, bufs: SmallVec<[Buf; 2]>);
+    fn write(&mut self, id: OpId, offset: u64, bufs: Bufs);
     /// Makes completed writes durable.
     fn flush(&mut self, id: OpId);
     /// Gives wholly unused space back; a hint.
     fn trim(&mut self, id: OpId, offset: u64, len: u64);
+    /// Whether writes complete where they are submitted, so that two cost no more time than one (L6).
+    fn is_inline(&self) -> bool {
+        false
+    }
     /// Whether a completed write is durable without a flush (DSYNC files, write-through devices).
     fn writes_are_durable(&self) -> bool;
     /// Completions there are, without waiting.

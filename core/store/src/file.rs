@@ -1,7 +1,6 @@
 //! A file or block device, read and written at once: for tools and for formatting.
-use crate::disk::{Completion, Disk, DiskError, OpId};
+use crate::disk::{Bufs, Completion, Disk, DiskError, OpId};
 use sarsen_buffer::Buf;
-use smallvec::SmallVec;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
@@ -33,7 +32,7 @@ impl Disk for FileDisk {
         let result = self.file.read_exact_at(buf.get_mut(), offset);
         self.end(id, Some(buf), result);
     }
-    fn write(&mut self, id: OpId, offset: u64, bufs: SmallVec<[Buf; 2]>) {
+    fn write(&mut self, id: OpId, offset: u64, bufs: Bufs) {
         let mut at = offset;
         let mut result = Ok(());
         for buf in &bufs {

@@ -1,6 +1,6 @@
 //! Journal blocks under way: records gathered into one, written with their data or beside them, persisted in order (S6, S7,
 //! S9, S10).
-use crate::disk::{Disk, DiskError, WRITE_BUFS_MAX};
+use crate::disk::{Bufs, Disk, DiskError, WRITE_BUFS_MAX};
 use crate::events::{Event, Token};
 use crate::group::is_structural;
 use crate::journal::{DATA_MAX, Draft, FLOORS_MAX, Head, UNITS_MAX};
@@ -26,7 +26,7 @@ pub(crate) struct InFlight {
     left: u32,
     /// It is in the ring itself.
     is_journaled: bool,
-    items: SmallVec<[Item; 4]>,
+    items: Vec<Item>,
     pub since: Instant,
 }
 
@@ -83,12 +83,13 @@ impl<D: Disk> Store<D> {
 
     pub(crate) fn persisted(&mut self, sequence: u64) {
         self.durable = self.durable.max(sequence);
-        while self.in_flight.front().is_some_and(|f| f.sequence <= self.durable) {
-            for item in self.in_flight.pop_front().iter().flat_map(|f| &f.items) {
+        while let Some(mut f) = self.in_flight.pop_front_if(|f| f.sequence <= self.durable) {
+            for item in f.items.drain(..) {
                 if let Who::Asked(token) = item.who {
                     self.ready.push(Event::Persisted(token));
                 }
             }
+            self.items_memory.push(f.items);
         }
     }
 
@@ -219,11 +220,14 @@ impl<D: Disk> Store<D> {
             self.launch(gathered);
             return true;
         }
-        let mut gathered = Gathered::new(self.draft(UNITS_MAX));
+        let draft = self.draft(UNITS_MAX);
+        let mut gathered = self.gathered(draft);
         self.moved_floors.clear();
         let must_wait = self.gather(&mut gathered);
         if gathered.draft.is_empty() {
             self.draft_memory = gathered.draft.into_memory();
+            self.items_memory.push(gathered.items);
+            self.writes_memory = gathered.writes;
             return !must_wait;
         }
         self.launch(gathered);
@@ -247,6 +251,12 @@ impl<D: Disk> Store<D> {
         draft
     }
 
+    /// Nothing beside this, in memory that was used before (L8).
+    fn gathered(&mut self, draft: Draft) -> Gathered {
+        let items = self.items_memory.pop().unwrap_or_default();
+        Gathered { draft, items, writes: std::mem::take(&mut self.writes_memory), data: SmallVec::new() }
+    }
+
     /// S10: a small turn puts its data into the journal write itself: one write in place of two. `None` when it is not small.
     fn gather_small(&mut self) -> Option<Gathered> {
         let data = self.small_turn()?;
@@ -263,7 +273,7 @@ impl<D: Disk> Store<D> {
             return None;
         }
         self.moved_floors.clear();
-        let mut gathered = Gathered::new(draft);
+        let mut gathered = self.gathered(draft);
         self.in_ring += data;
         for places in of_each {
             let mut item = self.queue.pop_front().expect("one for each that was looked at");
@@ -276,10 +286,10 @@ impl<D: Disk> Store<D> {
     }
 
     /// Blocks of data of all that is queued, when they may go into the ring (S10): no other block is being written, there is
-    /// room for them outside, where they move later, and the ring is not short of room.
+    /// room for them outside, where they move later, the ring is not short of room, and one write takes less time than two.
     fn small_turn(&self) -> Option<u64> {
         // it saves a lone turn a write, and costs bytes later: under load, where writes overlap anyway, only the bytes are left
-        let is_alone = self.in_flight.is_empty();
+        let is_alone = self.in_flight.is_empty() && !self.disk.is_inline();
         let is_short = self.ring_in_use() * 100 >= self.ring.units * SLOW_PER_CENT;
         if !is_alone || is_short || self.queue.len() > SMALL_MAX {
             return None;
@@ -351,7 +361,7 @@ impl<D: Disk> Store<D> {
 
     /// To the disk: data and journal block, together.
     fn launch(&mut self, gathered: Gathered) {
-        let Gathered { draft, items, writes, data } = gathered;
+        let Gathered { draft, items, mut writes, data } = gathered;
         let data_units = data.iter().map(|b| b.len() as u64).sum::<u64>() / BLOCK_SIZE as u64;
         let head = self.room(draft.units() + data_units);
         if head.unit != self.head.unit {
@@ -371,10 +381,11 @@ impl<D: Disk> Store<D> {
             items,
             since: self.clock(),
         });
-        for (first, count, bufs) in writes {
+        for (first, count, bufs) in writes.drain(..) {
             let (id, offset) = (self.op(Op::Data(sequence, first, count)), self.byte(first));
             self.disk.write(id, offset, bufs);
         }
+        self.writes_memory = writes;
         let (id, offset) = (self.op(Op::Journal(sequence)), self.byte(self.ring.first + head.unit));
         self.disk.write(id, offset, std::iter::once(block).chain(data).collect());
     }
@@ -401,18 +412,16 @@ impl<D: Disk> Store<D> {
 /// A journal block to be, with what is written beside it.
 struct Gathered {
     draft: Draft,
-    items: SmallVec<[Item; 4]>,
-    /// Writes of data outside the ring: first block, count, bytes.
-    writes: Vec<(u64, u64, SmallVec<[Buf; 2]>)>,
+    items: Vec<Item>,
+    writes: Writes,
     /// Data that lie in the journal block, behind its records.
     data: SmallVec<[Buf; 4]>,
 }
 
-impl Gathered {
-    fn new(draft: Draft) -> Gathered {
-        Gathered { draft, items: SmallVec::new(), writes: Vec::new(), data: SmallVec::new() }
-    }
+/// Writes of data outside the ring: first block, count, bytes.
+pub(crate) type Writes = Vec<(u64, u64, Bufs)>;
 
+impl Gathered {
     /// Adds a record's data to the writes: neighbouring places become one vectored write (S10).
     fn write(&mut self, places: &[u64], payload: Option<&Buf>) {
         let Some(payload) = payload else { return };

@@ -4,7 +4,7 @@ use crate::place::{Held, Place};
 use crate::table::Directory;
 use sarsen_types::record::{Body, Content, Entry};
 use sarsen_types::{Checksum, FamilyId, GroupId, LayerId, Ledger, ObjectId, Record, Version};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -27,7 +27,7 @@ pub struct Group {
     pub committed: BTreeSet<Version>,
     /// Entries since the last cut that lie over others of their block, by version: what is under them goes when the floor
     /// reaches them.
-    pub stacked: BTreeSet<(Version, ObjectId, u16)>,
+    pub stacked: Stacked,
     /// R23.
     pub may_vanish: bool,
     /// The floor at the cut of the checkpoint under way: up to it zero entries may vanish, for the root that lacks them has it.
@@ -38,6 +38,24 @@ pub struct Group {
     pub may_forget: bool,
     /// It was dropped, and not assigned anew since.
     pub is_dropped: bool,
+}
+
+/// Blocks by versions, ascending, which they nearly always come in. That one is named twice does no harm.
+#[derive(Debug, Default)]
+pub struct Stacked(VecDeque<(Version, ObjectId, u16)>);
+
+impl Stacked {
+    fn insert(&mut self, version: Version, id: ObjectId, block: u16) {
+        let at = match self.0.back() {
+            Some(last) if last.0 > version => self.0.partition_point(|s| s.0 <= version),
+            _ => self.0.len(),
+        };
+        self.0.insert(at, (version, id, block));
+    }
+    /// None is left.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
 }
 
 /// What a record leaves behind.
@@ -68,7 +86,7 @@ impl Group {
                 each_entry(record, places, |block, held| {
                     left.gone.extend(object.write(block, held));
                     if object.over.stacks.get(&block).is_some_and(|s| s.entries.len() > 1) {
-                        stacked.insert((w.version, w.object, block));
+                        stacked.insert(w.version, w.object, block);
                     }
                 });
                 object.touch(w.version);
@@ -129,15 +147,12 @@ impl Group {
     }
 
     /// R10: what lies under committed entries goes.
-    pub fn settle(&mut self, below: Version) -> Vec<Held> {
-        let mut gone = Vec::new();
+    pub fn settle(&mut self, below: Version, gone: &mut Vec<Held>) {
         self.settled = self.settled.max(below);
-        while let Some((version, id, block)) = self.stacked.first().copied().filter(|s| s.0 <= below) {
-            self.stacked.remove(&(version, id, block));
+        while let Some((_, id, block)) = self.stacked.0.pop_front_if(|s| s.0 <= below) {
             let stack = self.objects.get_mut(&id).and_then(|o| o.over.stacks.get_mut(&block));
-            stack.into_iter().for_each(|s| s.settle(below, &mut gone));
+            stack.into_iter().for_each(|s| s.settle(below, gone));
         }
-        gone
     }
 
     /// Marks what a record wrote to bad places, so that the record may be applied once more (S9).
@@ -192,9 +207,9 @@ impl Group {
 }
 
 /// Notes the entries of a block that lie over others: what is under them goes when they are settled.
-pub fn stack_up(stacked: &mut BTreeSet<(Version, ObjectId, u16)>, object: &Object, id: ObjectId, block: u16) {
+pub fn stack_up(stacked: &mut Stacked, object: &Object, id: ObjectId, block: u16) {
     let entries = object.over.stacks.get(&block).map_or(&[][..], |s| &s.entries);
-    stacked.extend(entries.iter().skip(1).map(|o| (o.held.version, id, block)));
+    entries.iter().skip(1).for_each(|o| stacked.insert(o.held.version, id, block));
 }
 
 /// The objects of a layer: the lowest and the highest there may be.

@@ -105,7 +105,7 @@ impl Entries {
     }
     /// The payload of a dense leaf.
     pub fn dense(&self, leaf: usize) -> Vec<u8> {
-        let mut w = Writer::default();
+        let mut w = Writer::page();
         for block in blocks_of(leaf) {
             self.get(block).put(&mut w);
         }
@@ -117,7 +117,7 @@ impl Entries {
         if count > LEAF_ENTRIES {
             return None;
         }
-        let mut w = Writer::default();
+        let mut w = Writer::page();
         w.u32(count as u32);
         for (block, held) in self.present() {
             w.u16(block);

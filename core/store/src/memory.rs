@@ -1,8 +1,7 @@
 //! A disk in memory that remembers what was synced: it can crash, tear, lose, rot and misdirect.
-use crate::disk::{Completion, Disk, DiskError, OpId, WRITE_BUFS_MAX};
+use crate::disk::{Bufs, Completion, Disk, DiskError, OpId, WRITE_BUFS_MAX};
 use sarsen_buffer::Buf;
 use sarsen_types::BLOCK_SIZE;
-use smallvec::SmallVec;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A block without the zeroes at its end, so that a terabyte of map fits into memory.
@@ -84,7 +83,7 @@ pub struct MemDisk {
 #[derive(Debug)]
 enum Waiting {
     Read(OpId, u64, Buf),
-    Write(OpId, u64, SmallVec<[Buf; 2]>),
+    Write(OpId, u64, Bufs),
     Flush(OpId),
     Trim(OpId, u64, u64),
 }
@@ -260,7 +259,7 @@ impl Disk for MemDisk {
     fn read(&mut self, id: OpId, offset: u64, buf: Buf) {
         self.submit(Waiting::Read(id, offset, buf));
     }
-    fn write(&mut self, id: OpId, offset: u64, bufs: SmallVec<[Buf; 2]>) {
+    fn write(&mut self, id: OpId, offset: u64, bufs: Bufs) {
         self.submit(Waiting::Write(id, offset, bufs));
     }
     fn flush(&mut self, id: OpId) {

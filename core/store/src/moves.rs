@@ -48,7 +48,7 @@ impl<D: Disk> Store<D> {
         for moved in moves {
             let from = moved.held.place.block().expect("it lies in the ring");
             let buf = self.options.pool.take(BLOCK_SIZE);
-            let (id, offset) = (self.op(Op::Move(Box::new(moved))), self.byte(from));
+            let (id, offset) = (self.op(Op::Move(moved)), self.byte(from));
             self.disk.read(id, offset, buf);
         }
         Err(Hold::Moving)
@@ -96,8 +96,8 @@ impl<D: Disk> Store<D> {
             let good = buf.filter(|buf| result.is_ok() && self.is_data_of(&moved, buf));
             if let Some(buf) = good {
                 moved.is_read = true;
-                let (to, boxed) = (self.byte(moved.to), Box::new(moved));
-                let id = self.op(Op::Move(boxed));
+                let to = self.byte(moved.to);
+                let id = self.op(Op::Move(moved));
                 return self.disk.write(id, to, smallvec![buf]);
             }
             self.space.give_back(moved.to);

@@ -12,7 +12,7 @@ use sarsen_buffer::{Buf, block_checksum};
 use sarsen_types::record::Entry;
 use sarsen_types::{BLOCK_SIZE, BlockRange, GroupId, Instant, LayerId, ObjectId, Version};
 use smallvec::SmallVec;
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 
 /// Something asked.
 #[derive(Clone, Debug)]
@@ -43,6 +43,8 @@ enum Answer {
 
 #[derive(Debug)]
 enum Stage {
+    /// Is looked at.
+    Asked,
     /// Waits for so many pages.
     Pages(Ask, usize),
     /// Waits for its data.
@@ -78,26 +80,45 @@ struct Part {
 /// Reads by number; places are not reused while one is under way that may look at them (R10).
 #[derive(Debug, Default)]
 pub struct Reads {
-    map: BTreeMap<u64, Pending>,
-    next: u64,
+    /// From number `first` on; those that ended leave none. The first has not ended.
+    pending: VecDeque<Option<Pending>>,
+    first: u64,
 }
 
 impl Reads {
     /// The number of the next read.
     pub fn next_number(&self) -> u64 {
-        self.next
+        self.first + self.pending.len() as u64
     }
     /// The lowest number under way; the next one's when none is.
     pub fn oldest_number(&self) -> u64 {
-        self.map.first_key_value().map_or(self.next, |r| *r.0)
+        self.first
     }
     /// When the oldest was asked.
     pub fn oldest(&self) -> Option<Instant> {
-        self.map.first_key_value().map(|r| r.1.since)
+        self.pending.front()?.as_ref().map(|r| r.since)
     }
     /// Whether none is under way.
     pub fn is_empty(&self) -> bool {
-        self.map.is_empty()
+        self.pending.is_empty()
+    }
+
+    fn begin(&mut self, read: Pending) -> u64 {
+        self.pending.push_back(Some(read));
+        self.next_number() - 1
+    }
+    fn at(&mut self, number: u64) -> Option<&mut Option<Pending>> {
+        self.pending.get_mut(number.checked_sub(self.first)? as usize)
+    }
+    fn get_mut(&mut self, number: u64) -> Option<&mut Pending> {
+        self.at(number)?.as_mut()
+    }
+    fn end(&mut self, number: u64) -> Option<Pending> {
+        let ended = self.at(number)?.take();
+        while self.pending.pop_front_if(|first| first.is_none()).is_some() {
+            self.first += 1;
+        }
+        ended
     }
 }
 
@@ -142,37 +163,46 @@ impl<D: Disk> Store<D> {
     }
 
     pub(crate) fn ask(&mut self, token: Token, ask: Ask) {
-        let number = self.reads.next;
-        self.reads.next += 1;
         let since = self.clock();
-        self.try_ask(number, token, since, ask);
+        let number = self.reads.begin(Pending { token, since, stage: Stage::Asked });
+        self.try_ask(number, token, ask);
     }
 
     /// Answers, or notes what it waits for.
-    fn try_ask(&mut self, number: u64, token: Token, since: Instant, ask: Ask) {
+    fn try_ask(&mut self, number: u64, token: Token, ask: Ask) {
         let mut wants = SmallVec::new();
         let stage = match self.answer(token, &ask, &mut wants) {
-            Some(Answer::Event(event)) => return self.ready.push(event),
+            Some(Answer::Event(event)) => {
+                self.reads.end(number);
+                return self.ready.push(event);
+            }
             Some(Answer::Data(spec, held)) => match self.data_read(number, spec, held) {
-                read if read.left == 0 => return self.read_ended(token, read),
+                read if read.left == 0 => {
+                    self.reads.end(number);
+                    return self.read_ended(token, read);
+                }
                 read => Stage::Data(read),
             },
             None => Stage::Pages(ask, wants.len()),
         };
-        self.reads.map.insert(number, Pending { token, since, stage });
+        if let Some(pending) = self.reads.get_mut(number) {
+            pending.stage = stage;
+        }
         wants.into_iter().for_each(|want| self.load(want, number));
     }
 
     /// A page that a number waits for came, or is bad.
     pub(crate) fn page_came(&mut self, number: u64) {
-        let Some(pending) = self.reads.map.get_mut(&number) else { return };
-        let Stage::Pages(_, left) = &mut pending.stage else { return };
+        let Some(Pending { token, stage, .. }) = self.reads.get_mut(number) else { return };
+        let Stage::Pages(_, left) = stage else { return };
         *left -= 1;
         if *left > 0 {
             return;
         }
-        if let Some(Pending { token, since, stage: Stage::Pages(ask, _) }) = self.reads.map.remove(&number) {
-            self.try_ask(number, token, since, ask);
+        let token = *token;
+        // it keeps its number meanwhile: what it looks at is not used again (R10)
+        if let Stage::Pages(ask, _) = std::mem::replace(stage, Stage::Asked) {
+            self.try_ask(number, token, ask);
         }
     }
 
@@ -243,7 +273,7 @@ impl<D: Disk> Store<D> {
     }
 
     pub(crate) fn read_completed(&mut self, number: u64, part: usize, buf: Option<Buf>, is_ok: bool) {
-        let Some(pending) = self.reads.map.get_mut(&number) else { return };
+        let Some(pending) = self.reads.get_mut(number) else { return };
         let Stage::Data(read) = &mut pending.stage else { return };
         read.parts[part].buf = buf;
         read.parts[part].is_ok = is_ok;
@@ -251,7 +281,7 @@ impl<D: Disk> Store<D> {
         if read.left > 0 {
             return;
         }
-        if let Some(Pending { token, stage: Stage::Data(read), .. }) = self.reads.map.remove(&number) {
+        if let Some(Pending { token, stage: Stage::Data(read), .. }) = self.reads.end(number) {
             self.read_ended(token, read);
         }
     }

@@ -118,7 +118,7 @@ pub(crate) fn replay<D: Disk>(
     }
     for group in groups.values_mut() {
         let settled = group.ledger.floor.max(group.settled);
-        group.settle(settled);
+        group.settle(settled, &mut Vec::new());
     }
     let rest = scan(io, region, options, replayed.head, durable);
     opened.is_broken |= rest.has_hole;

@@ -71,7 +71,7 @@ impl Run {
 
 /// The payload of a list of runs.
 pub fn put_list(runs: &[Run]) -> Vec<u8> {
-    let mut w = Writer::default();
+    let mut w = Writer::page();
     w.u32(runs.len() as u32);
     for run in runs {
         run.page.put(&mut w);
@@ -134,7 +134,7 @@ pub fn pack(entries: &Entries) -> Vec<(Vec<u8>, usize)> {
 }
 
 fn put(entries: &[(&(ObjectId, u16), &Stack)]) -> Vec<u8> {
-    let mut w = Writer::default();
+    let mut w = Writer::page();
     let objects: Vec<_> = entries.chunk_by(|a, b| a.0.0 == b.0.0).collect();
     w.u32(objects.len() as u32);
     for of_object in objects {

@@ -270,7 +270,7 @@ impl Space {
 
     /// The payload of a page.
     pub fn encode(&self, page: u64) -> Vec<u8> {
-        let mut w = Writer::default();
+        let mut w = Writer::page();
         w.u64(page);
         if let Some(bits) = &self.pages[page as usize].settled {
             for word in bits.iter() {

@@ -2,7 +2,7 @@
 use crate::cache::Cache;
 use crate::disk::{Completion, Disk, OpId};
 use crate::events::{Event, Tally, Token};
-use crate::flight::{InFlight, Item, Who};
+use crate::flight::{InFlight, Item, Who, Writes};
 use crate::group::{Group, Groups, Left};
 use crate::journal::{Head, Ring};
 use crate::moves::Move;
@@ -14,9 +14,9 @@ use crate::space::{Barrier, Space};
 use crate::table::Directory;
 use sarsen_buffer::{Buf, Pool};
 use sarsen_types::limits::JOURNAL_WINDOW_MAX;
+use sarsen_types::slab::Slab;
 use sarsen_types::{BLOCK_SIZE, DriveIdentity, GroupId, Instant, Ledger, OpenId, Record, Version};
-use smallvec::SmallVec;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 /// What a store is opened with.
 #[derive(Clone)]
@@ -82,7 +82,7 @@ pub(crate) enum Op {
     /// A page of a checkpoint, written to this block.
     Map(u64),
     /// Data are read from the ring, or written to their place outside it (S10).
-    Move(Box<Move>),
+    Move(Move),
     /// A flush or a root of a checkpoint.
     Checkpoint,
     /// A root, read back.
@@ -114,6 +114,9 @@ pub struct Store<D: Disk> {
     pub(crate) owed_by_runs: u64,
     /// Where journal blocks are put together.
     pub(crate) draft_memory: Vec<u8>,
+    /// Lists of records that were in flight, to be used again.
+    pub(crate) items_memory: Vec<Vec<Item>>,
+    pub(crate) writes_memory: Writes,
     pub(crate) in_flight: VecDeque<InFlight>,
     /// Highest sequence of which all operations, and of all before, completed.
     pub(crate) completed: u64,
@@ -135,8 +138,7 @@ pub struct Store<D: Disk> {
     pub(crate) has_settled: bool,
     /// Leaves that the next checkpoint writes because of them, and those of the one under way.
     pub(crate) owed: [u64; 2],
-    pub(crate) ops: BTreeMap<OpId, Op>,
-    next_op: u64,
+    pub(crate) ops: Slab<Op>,
     pub(crate) reads: Reads,
     pub(crate) ready: Vec<Event>,
     completions: Vec<Completion>,
@@ -192,6 +194,8 @@ impl<D: Disk> Store<D> {
             in_ring: found.in_ring,
             owed_by_runs: 0,
             draft_memory: Vec::new(),
+            items_memory: Vec::new(),
+            writes_memory: Writes::new(),
             in_flight: VecDeque::new(),
             completed: durable,
             durable,
@@ -204,8 +208,7 @@ impl<D: Disk> Store<D> {
             left_blocks: 0,
             has_settled: false,
             owed: [0; 2],
-            ops: BTreeMap::new(),
-            next_op: 0,
+            ops: Slab::default(),
             reads: Reads::default(),
             ready: Vec::new(),
             completions: Vec::new(),
@@ -258,15 +261,17 @@ impl<D: Disk> Store<D> {
 
     /// All at or below are committed; the floor does not move (R10, R15).
     pub fn settle(&mut self, group: GroupId, below: Version) {
+        let mut gone = std::mem::take(&mut self.left.gone);
         let g = self.group(group);
         let has_risen = below > g.settled;
-        let gone = g.settle(below);
+        g.settle(below, &mut gone);
         self.has_settled |= has_risen;
         // what lay under a settled entry is free once a journal block says so: else a replay would name it again
         if !gone.is_empty() {
             self.floor_moved(group);
         }
-        self.release(gone);
+        self.release(gone.drain(..));
+        self.left.gone = gone;
     }
 
     fn floor_moved(&mut self, group: GroupId) {
@@ -312,18 +317,6 @@ impl<D: Disk> Store<D> {
     /// Units of the ring that are not to be written yet.
     pub(crate) fn ring_in_use(&self) -> u64 {
         self.ring_used + self.ring_kept.iter().map(|k| k.0).sum::<u64>()
-    }
-
-    /// Entries that nothing names any more no longer keep their blocks. Gives those outside the ring.
-    pub(crate) fn let_go(&mut self, gone: impl IntoIterator<Item = Held>) -> SmallVec<[u64; 4]> {
-        let mut outside = SmallVec::new();
-        for block in gone.into_iter().filter_map(|h| h.place.block()) {
-            match self.region.is_in_ring(block) {
-                true => self.in_ring -= 1,
-                false => outside.push(block),
-            }
-        }
-        outside
     }
 
     /// Bytes of memory it holds beside buffers: map pages, bitmaps, unmerged entries (S4).
@@ -426,7 +419,7 @@ impl<D: Disk> Store<D> {
     }
 
     fn completed_one(&mut self, done: Completion) {
-        let Some(op) = self.ops.remove(&done.id) else { return };
+        let Some(op) = self.ops.take(done.id.0) else { return };
         match (op, done.result) {
             (Op::Journal(sequence), Ok(())) => self.journaled(sequence),
             (Op::Data(sequence, ..), Ok(())) => self.part_ended(sequence),
@@ -439,7 +432,7 @@ impl<D: Disk> Store<D> {
             (Op::Page(name), result) => self.page_completed(name, done.buf, result.is_ok()),
             // a hint: whether the device took it makes no difference
             (Op::Trim(first), _) => self.space.trim_ended(first),
-            (Op::Move(moved), result) => self.move_completed(*moved, done.buf, result),
+            (Op::Move(moved), result) => self.move_completed(moved, done.buf, result),
             (Op::Map(block), Ok(())) => self.checkpoint.page_written(block),
             (Op::Checkpoint, Ok(())) => self.checkpoint.write_ended(),
             (Op::RootBack, Ok(())) => {
@@ -463,10 +456,7 @@ impl<D: Disk> Store<D> {
     }
 
     pub(crate) fn op(&mut self, op: Op) -> OpId {
-        self.next_op += 1;
-        let id = OpId(self.next_op);
-        self.ops.insert(id, op);
-        id
+        OpId(self.ops.insert(op))
     }
 
     pub(crate) fn byte(&self, block: u64) -> u64 {
@@ -505,8 +495,16 @@ impl<D: Disk> Store<D> {
         // while a checkpoint is under way, what was held at its cut may be in its root, or in the replay from the one before
         let root = self.checkpoint.number_under_way();
         let barrier = Barrier { journal: self.head.sequence, read: self.reads.next_number(), root };
-        for block in self.let_go(gone) {
-            self.space.release(block, barrier);
+        self.release_behind(gone, barrier);
+    }
+
+    /// Entries that nothing names any more no longer keep their blocks; those outside the ring are free behind the barrier.
+    pub(crate) fn release_behind(&mut self, gone: impl IntoIterator<Item = Held>, barrier: Barrier) {
+        for block in gone.into_iter().filter_map(|h| h.place.block()) {
+            match self.region.is_in_ring(block) {
+                true => self.in_ring -= 1,
+                false => self.space.release(block, barrier),
+            }
         }
     }
 

@@ -87,7 +87,7 @@ pub fn check(payload: &[u8]) -> Result<(), Malformed> {
 
 /// The payload of a table page.
 pub fn put_lines(lines: &[(ObjectId, Line)]) -> Vec<u8> {
-    let mut w = Writer::default();
+    let mut w = Writer::page();
     w.u32(lines.len() as u32);
     lines.iter().for_each(|(id, line)| put_line(&mut w, *id, line));
     w.0
@@ -172,7 +172,7 @@ impl Directory {
 
 /// The payload of an index page.
 pub fn put_slots(slots: &[Slot]) -> Vec<u8> {
-    let mut w = Writer::default();
+    let mut w = Writer::page();
     w.u32(slots.len() as u32);
     for s in slots {
         w.u64(s.first.layer.0).u32(s.first.chunk.0).u64(s.touched.0).u16(s.lines);

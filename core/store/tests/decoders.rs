@@ -260,7 +260,7 @@ fn feed(bytes: &[u8]) -> usize {
         for (record, places) in &block.records {
             group.apply(record, places, &mut Left::default());
         }
-        group.settle(Version(u64::MAX));
+        group.settle(Version(u64::MAX), &mut Vec::new());
     }
     values
 }

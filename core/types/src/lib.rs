@@ -14,6 +14,7 @@ pub mod ledger;
 pub mod limits;
 pub mod record;
 pub mod request;
+pub mod slab;
 pub mod time;
 pub mod version;
 pub mod view;

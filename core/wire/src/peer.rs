@@ -5,6 +5,10 @@ use sarsen_types::{AttachmentId, FamilyId, Generation, Mark, SessionId};
 use sarsen_types::{
     BlockRange, Checksum, ChunkIndex, Epoch, GroupId, GroupState, Instant, ObjectId, RequestNote, Version,
 };
+use smallvec::SmallVec;
+
+/// Versions by group; those of a usual turn without an allocation (L8).
+pub type Acknowledged = SmallVec<[(GroupId, Version); 14]>;
 
 /// What one slice says to another.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -14,7 +18,7 @@ pub enum PeerMessage {
     /// Its echo. Goes to the head of the send queue.
     BeatAck(BeatAck),
     /// Writes durable here: one frame a turn (L2).
-    Prepared(Vec<(GroupId, Version)>),
+    Prepared(Acknowledged),
     /// What the sender grants the receiver's groups, cumulative per connection (R7, R43).
     Grant(Grant),
     /// About one group, in one epoch.

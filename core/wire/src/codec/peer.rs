@@ -4,7 +4,9 @@ use super::Source;
 use super::{Wire, layout, tagged, whole};
 use crate::error::WireError;
 use crate::frame::{self, FrameHeader, Kind};
-use crate::peer::{Beat, BeatAck, Cursor, Grant, GroupBody, GroupMessage, PeerMessage, TailNote};
+use crate::peer::{
+    Acknowledged, Beat, BeatAck, Cursor, Grant, GroupBody, GroupMessage, PeerMessage, TailNote,
+};
 use alloc::vec::Vec;
 use sarsen_types::limits::PIECE_BLOCKS_MAX;
 use sarsen_types::record::{BlockStack, Entry, Recover, Table, Write};
@@ -21,7 +23,7 @@ layout!(GroupMessage { group: GroupId, epoch: Epoch, floor: Version, body: Group
 tagged!(PeerMessage, "message between slices" {
     1 = Beat(Beat),
     2 = BeatAck(BeatAck),
-    3 = Prepared(Vec<(GroupId, Version)>),
+    3 = Prepared(Acknowledged),
     4 = Grant(Grant),
     5 = Group(GroupMessage),
 });
