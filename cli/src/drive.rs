@@ -127,7 +127,7 @@ async fn accept_damage(cluster: &Cluster, id: u32, yes: bool, output: Output) ->
             Failure::new(what).hint("if no other copy can be brought back, --yes serves them as they are")
         );
     }
-    let accepted = cluster.api().accept_damage(id).await?;
+    let accepted = cluster.api().accept_damage(id, groups).await?;
     output.show(&accepted, |a| format!("served as they are: groups {}", names(&a.groups)))
 }
 

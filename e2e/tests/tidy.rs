@@ -138,6 +138,38 @@ fn files_stay_short() {
     none("files past the ratchet: which noun in them wants a name?", long);
 }
 
+/// The crates named in a section of a manifest.
+fn dependencies(manifest: &str, section: &str) -> Vec<String> {
+    let lines = manifest.lines().skip_while(|l| *l != format!("[{section}]")).skip(1);
+    let names = lines.take_while(|l| !l.starts_with('[')).filter_map(|l| l.split(['.', ' ', '=']).next());
+    names.filter(|n| !n.is_empty() && !n.starts_with('#')).map(|n| n.replace('-', "_")).collect()
+}
+
+#[test]
+fn no_crate_names_a_dependency_that_it_does_not_use() {
+    let all = sources();
+    let mut idle = Vec::new();
+    // the fuzzers take in files of other crates
+    let (own, fuzz) = (root().join("Cargo.toml"), root().join("core/fuzz/Cargo.toml"));
+    for manifest in files().iter().filter(|p| p.ends_with("Cargo.toml") && **p != own && **p != fuzz) {
+        let (folder, text) =
+            (manifest.parent().expect("a folder"), fs::read_to_string(manifest).expect("a manifest"));
+        for section in ["dependencies", "dev-dependencies"] {
+            let uses = |name: &str| {
+                all.iter()
+                    .filter(|(path, _)| path.starts_with(folder))
+                    .filter(|(path, _)| section != "dependencies" || path.starts_with(folder.join("src")))
+                    .any(|(_, text)| {
+                        text.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == name)
+                    })
+            };
+            let found = dependencies(&text, section).into_iter().filter(|name| !uses(name));
+            idle.extend(found.map(|name| format!("{}: {name}", short(manifest))));
+        }
+    }
+    none("dependencies that nobody uses", idle);
+}
+
 #[test]
 fn one_noun_for_one_idea() {
     // Twins of our words. Whole words, any case unless written in capitals.
@@ -205,6 +237,11 @@ fn the_path_of_a_write_exists() {
     }
     none("core/README.md, path of a write", wrong);
     assert!(steps >= 8, "the path has {steps} steps only");
+    for part in
+        ["drivers/nbd/", "core/client/", "core/node/", "core/slice/", "core/replication/", "core/store/"]
+    {
+        assert!(path.lines().any(|l| l.starts_with(part)), "the path does not lead through {part}");
+    }
 }
 
 #[test]

@@ -85,10 +85,11 @@ impl Client {
     pub async fn drives(&self) -> Result<Vec<Drive>, ApiError> {
         self.get("/v1/drives").await
     }
-    /// Takes what a drive holds as it is, in the groups of which it has the only copy in sync (R28).
-    pub async fn accept_damage(&self, drive: u32) -> Result<Accepted, ApiError> {
+    /// Takes what a drive holds as it is, in these groups, of which it has the only copy in sync (R28).
+    pub async fn accept_damage(&self, drive: u32, groups: &[u32]) -> Result<Accepted, ApiError> {
         let path = format!("/v1/drives/{drive}/accept-damage");
-        self.call::<(), _>(Method::POST, &path, None, Duration::ZERO).await
+        let body = AcceptDamage { groups: groups.to_vec() };
+        self.call(Method::POST, &path, Some(&body), Duration::ZERO).await
     }
     /// Gives up a drive that is gone for good: it vanishes from `drives` once no host can use it any more (R28).
     pub async fn forget_drive(&self, drive: u32, powered_off: bool) -> Result<(), ApiError> {

@@ -126,6 +126,13 @@ pub struct ForgetDrive {
     pub powered_off: bool,
 }
 
+/// An operator takes what a drive holds of these groups as it is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AcceptDamage {
+    /// As they were told: see [`Drive::damaged_groups`].
+    pub groups: Vec<u32>,
+}
+
 /// What an operator accepted of a drive.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Accepted {

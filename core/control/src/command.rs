@@ -141,6 +141,8 @@ pub enum Command {
     AcceptDamage {
         /// Which.
         drive: DriveId,
+        /// The groups as the operator was told: what was damaged since is not accepted with them.
+        groups: Vec<GroupId>,
     },
     /// An operator gives up a drive that is gone for good (R28).
     Forget {

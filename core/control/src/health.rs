@@ -21,10 +21,11 @@ pub fn health(state: &State) -> (Health, Vec<String>) {
     let mut reasons = Vec::new();
     let (mut short, mut joining, mut stuck) = (0usize, 0usize, 0usize);
     for g in state.groups.values() {
-        let up = g.in_sync.iter().filter(|s| state.is_up(**s)).count();
+        // a copy in sync that is away is one that every write waits for, and a takeover too, until it is removed (R9, R12, R27)
+        let waits = g.in_sync.iter().any(|s| !state.is_up(*s));
         short += usize::from(!state.is_whole(g));
         joining += usize::from(!state.is_whole(g) && !g.joining.is_empty());
-        stuck += usize::from(up < g.min_copies as usize || !state.is_up(g.primary));
+        stuck += usize::from(waits || !g.may_commit());
     }
     let all = state.groups.len();
     for (id, damaged) in state.damaged() {
@@ -39,7 +40,7 @@ pub fn health(state: &State) -> (Health, Vec<String>) {
     if stuck > 0 {
         health = Health::Unavailable;
         reasons
-            .push(format!("{stuck} of {all} groups cannot serve: their leader or too many copies are away"));
+            .push(format!("{stuck} of {all} groups cannot be written: copies in sync are away and not removed yet, or too few are left"));
     }
     for (id, node) in state.nodes.iter().filter(|(_, n)| !n.is_up) {
         reasons.push(format!("node {id} ({}) is down", node.api));

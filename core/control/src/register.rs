@@ -149,18 +149,23 @@ impl State {
         found
     }
 
-    /// The operator takes what the drive holds: it leads again, and what it lacks is lost (R28).
-    pub(crate) fn accept_damage(&mut self, drive: DriveId) -> Answer {
+    /// The operator takes what the drive holds of these groups: it leads again, and what it lacks is lost (R28).
+    pub(crate) fn accept_damage(&mut self, drive: DriveId, named: &[GroupId]) -> Answer {
         if !self.drives.contains_key(&drive) {
             let what = format!("there is no drive {drive}");
             return Answer::Refused(
                 Refusal::new(RefusalKind::NotFound, what).hint("`sarsen drive list` shows the drives"),
             );
         }
-        let Some(groups) = self.damaged().remove(&drive) else {
-            let what = format!("drive {drive} holds no group's only copy in sync with damage to accept");
-            return Answer::Refused(Refusal::new(RefusalKind::Unable, what));
-        };
+        let damaged = self.damaged().remove(&drive).unwrap_or_default();
+        let unable = |what| Answer::Refused(Refusal::new(RefusalKind::Unable, what));
+        if damaged.is_empty() {
+            return unable(format!("drive {drive} holds no group's only copy in sync with damage to accept"));
+        }
+        if let Some(other) = named.iter().find(|g| !damaged.contains(g)) {
+            return unable(format!("of group {other} drive {drive} holds no copy with damage to accept"));
+        }
+        let groups = named.to_vec();
         for group in &groups {
             let mut assignment = self.last.assignment;
             self.change(*group, |s, epoch| {

@@ -212,12 +212,13 @@ fn a_stale_copy_is_not_counted_complete() {
     c.register(1, 10, &[9]);
     assert!(c.groups().all(|g| g.is_damaged));
     let refused = |answer| matches!(answer, Answer::Refused(_));
-    assert!(refused(c.apply(Command::AcceptDamage { drive: DriveId(7) })));
-    assert!(refused(c.apply(Command::AcceptDamage { drive: DriveId(2) })));
+    assert!(refused(c.apply(accept(7, &[]))));
+    assert!(refused(c.apply(accept(2, &[]))));
     let all: Vec<GroupId> = c.groups().map(|g| g.group).collect();
-    assert_eq!(c.apply(Command::AcceptDamage { drive: DriveId(1) }), Answer::Groups(all));
+    assert!(refused(c.apply(accept(1, &[GroupId(70_000)]))), "a group that nobody was told of");
+    assert_eq!(c.apply(accept(1, &all)), Answer::Groups(all));
     assert!(c.groups().all(|g| !g.is_damaged && g.primary_since == g.epoch), "a takeover is owed");
-    assert!(refused(c.apply(Command::AcceptDamage { drive: DriveId(1) })), "once");
+    assert!(refused(c.apply(accept(1, &[]))), "once");
 }
 
 #[test]
@@ -435,6 +436,17 @@ fn leaders_spread_again_only_when_all_is_well() {
 }
 
 #[test]
+fn while_a_copy_in_sync_is_away_and_not_removed_nothing_can_be_written() {
+    // found in an audit: within `settle` (R27) it was called degraded, which means that all volumes can be written
+    let mut c = Cluster::new(3);
+    c.apply(Command::Heard { node: NodeId(3), is_up: false });
+    let (now, reasons) = health(&c.state);
+    assert!(now == Health::Unavailable && reasons[0].contains("not removed yet"), "{reasons:?}");
+    c.lose(3);
+    assert_eq!(health(&c.state).0, Health::Degraded);
+}
+
+#[test]
 fn two_nodes_of_three_away_make_it_unavailable_and_it_says_why() {
     let mut c = Cluster::new(3);
     c.lose(3);
@@ -540,6 +552,10 @@ fn a_state_survives_its_way_through_a_snapshot() {
     assert_eq!(serde_json::from_slice::<State>(&bytes).unwrap(), c.state);
 }
 
+fn accept(drive: u32, groups: &[GroupId]) -> Command {
+    Command::AcceptDamage { drive: DriveId(drive), groups: groups.to_vec() }
+}
+
 fn forget(drive: u32, is_powered_off: bool) -> Command {
     Command::Forget { drive: DriveId(drive), is_powered_off }
 }
@@ -630,7 +646,7 @@ fn what_nobody_else_has_is_lost_only_by_the_operators_word() {
     c.apply(forget(1, true));
     assert!(c.groups().all(|g| g.in_sync == [slice(2)] && g.is_damaged));
     c.apply(Command::Heard { node: NodeId(2), is_up: true });
-    assert_eq!(c.apply(Command::AcceptDamage { drive: DriveId(2) }), Answer::Groups(all.clone()));
+    assert_eq!(c.apply(accept(2, &all)), Answer::Groups(all.clone()));
     // then that one is lost too, and there is nobody at all
     c.apply(Command::Heard { node: NodeId(2), is_up: false });
     assert!(
@@ -640,7 +656,7 @@ fn what_nobody_else_has_is_lost_only_by_the_operators_word() {
     c.register(3, 1, &[]);
     c.apply(forget(2, true));
     assert!(c.groups().all(|g| g.in_sync == [slice(3)] && g.is_damaged && g.members.len() == 1));
-    assert_eq!(c.apply(Command::AcceptDamage { drive: DriveId(3) }), Answer::Groups(all));
+    assert_eq!(c.apply(accept(3, &all)), Answer::Groups(all));
 }
 
 #[test]
@@ -658,7 +674,7 @@ fn a_sole_copy_that_shows_to_lack_something_gives_way_to_a_complete_one() {
     c.propose(group, 3, GroupChange::Expel(slice(3)));
     assert!(c.state.groups[&group].is_damaged);
     let before = c.state.groups[&group].clone();
-    c.apply(Command::AcceptDamage { drive: DriveId(3) });
+    c.apply(accept(3, &[group]));
     // found in review: joined by what was touched since it left, a copy that has more kept what the accepted one lacks
     let g = &c.state.groups[&group];
     assert!(!g.is_damaged && g.epoch == before.epoch.next() && g.primary_since == g.epoch);

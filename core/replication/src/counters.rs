@@ -23,6 +23,8 @@ counters! {
     takeovers_with_void,
     /// Takeovers that found an entry below another's at or below a floor.
     takeovers_with_corruption,
+    /// Blocks of which two copies hold one version with different contents (R26): a fault of the program, or of the drive.
+    contradictions,
     /// Waits of a new primary that ended early because all confirmed (R2).
     waits_ended_early,
     /// Waits of a new primary that ran their time.

@@ -94,6 +94,13 @@ impl<P> Cx<P> {
         self.out.push(Output::Reply { conn: to.conn, reply, payload });
     }
 
+    /// R26: two copies hold one version of some blocks with different contents. Nobody can tell which is right.
+    pub fn contradicted(&mut self, group: GroupId, blocks: usize) {
+        self.counters.contradictions += blocks as u64;
+        let what = "two copies hold the same versions with different contents, each with its right checksum";
+        self.out.push(Output::Report(alloc::format!("group {group}: of {blocks} blocks {what}")));
+    }
+
     /// Asks the metadata for a change.
     pub fn propose(&mut self, proposal: Proposal) {
         self.out.push(Output::Propose(proposal));

@@ -417,10 +417,6 @@ impl<P: Clone> Machine<P> {
             Wait::Fenced { group, to, attachment, generation, .. } => {
                 self.with(group, |g, cx| g.fence_taken(cx, attachment, generation, to));
             }
-            Wait::Greeted { group, epoch, to: Some(to), attachment, session } => {
-                let body = GroupBody::SessionA { attachment, session };
-                self.cx.send(to, group, epoch, Version::ZERO, body, None);
-            }
             _ => {}
         }
     }

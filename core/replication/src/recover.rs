@@ -119,9 +119,13 @@ impl<P: Clone> Group<P> {
         let Some(s) = join.sending.get_mut(&object) else { return };
         let (Some((touched, ours)), Some(theirs)) = (&s.ours, &s.theirs) else { return };
         s.touched = *touched;
-        s.todo = differing(ours, theirs, since);
+        let compared = compared(ours, theirs, since);
+        s.todo = compared.differing;
         s.todo.reverse();
         (s.ours, s.theirs) = (None, None);
+        if compared.contradictions > 0 {
+            cx.contradicted(self.id, compared.contradictions);
+        }
         self.send_next(cx, joiner, object, sending);
     }
 
@@ -202,12 +206,22 @@ impl<P: Clone> Group<P> {
     }
 }
 
+/// What a comparison of an object's entries found.
+#[derive(PartialEq, Eq, Debug)]
+struct Compared {
+    /// The blocks that must travel.
+    differing: Vec<BlockRange>,
+    /// Blocks at one version on either side, intact, and not the same (R26).
+    contradictions: usize,
+}
+
 /// The blocks that must travel: those below the join epoch that differ in any way, and those the primary has at a higher
 /// version, or intact where the joiner's is damaged (R14). Where the joiner's top is a write of the join that is not
 /// committed yet, what lies under it is compared too, by sending it: if that write is voided, it is what counts
 /// (walk 42308: a damaged entry stayed under such a write, and a takeover fell back to it). Ranges lie inside pieces.
-fn differing(ours: &[(u16, Entry)], theirs: &[(u16, Entry)], since: Epoch) -> Vec<BlockRange> {
+fn compared(ours: &[(u16, Entry)], theirs: &[(u16, Entry)], since: Epoch) -> Compared {
     let mut ranges: Vec<BlockRange> = Vec::new();
+    let mut contradictions = 0;
     let (mut a, mut b) = (0, 0);
     for block in 0..BLOCKS_PER_CHUNK {
         while ours.get(a + 1).is_some_and(|r| r.0 <= block) {
@@ -218,6 +232,7 @@ fn differing(ours: &[(u16, Entry)], theirs: &[(u16, Entry)], since: Epoch) -> Ve
         }
         let mine = ours.get(a).map_or(Entry::Absent, |r| r.1);
         let other = theirs.get(b).map_or(Entry::Absent, |r| r.1);
+        contradictions += usize::from(mine.contradicts(other));
         let differs = match other.version() < Version::start(since) {
             true => mine != other,
             false => {
@@ -234,7 +249,7 @@ fn differing(ours: &[(u16, Entry)], theirs: &[(u16, Entry)], since: Epoch) -> Ve
             _ => ranges.push(BlockRange::new(block, 1)),
         }
     }
-    ranges
+    Compared { differing: ranges, contradictions }
 }
 
 #[cfg(test)]
@@ -251,7 +266,10 @@ mod tests {
         // block 0: the joiner's is higher, and was never committed; block 1: equal; block 2: the primary has nothing
         let ours = [(0, data(1, 1)), (1, data(1, 2)), (2, Entry::Absent)];
         let theirs = [(0, data(1, 9)), (1, data(1, 2)), (2, data(1, 3)), (3, Entry::Absent)];
-        assert_eq!(differing(&ours, &theirs, Epoch(2)), [BlockRange::new(0, 1), BlockRange::new(2, 1)]);
+        assert_eq!(
+            compared(&ours, &theirs, Epoch(2)).differing,
+            [BlockRange::new(0, 1), BlockRange::new(2, 1)]
+        );
     }
 
     #[test]
@@ -260,6 +278,16 @@ mod tests {
         let damaged = Entry::Damaged(Version::new(Epoch(2), 3), Checksum(3));
         let theirs = [(0, data(2, 1)), (1, data(2, 1)), (2, damaged), (3, Entry::Absent)];
         // block 0's own travels to lie under the joiner's uncommitted write
-        assert_eq!(differing(&ours, &theirs, Epoch(2)), [BlockRange::new(0, 3)]);
+        assert_eq!(compared(&ours, &theirs, Epoch(2)).differing, [BlockRange::new(0, 3)]);
+    }
+
+    #[test]
+    fn one_version_with_two_contents_is_an_alarm() {
+        let other = Entry::Data(Version::new(Epoch(1), 1), Checksum(77));
+        let found =
+            compared(&[(0, data(1, 1)), (2, Entry::Absent)], &[(0, other), (2, Entry::Absent)], Epoch(2));
+        assert_eq!(found.contradictions, 2);
+        let damaged = Entry::Damaged(Version::new(Epoch(1), 1), Checksum(77));
+        assert_eq!(compared(&[(0, data(1, 1))], &[(0, damaged)], Epoch(2)).contradictions, 0);
     }
 }

@@ -160,12 +160,6 @@ impl<P: Clone> Group<P> {
                 let then = Wait::Fenced { group: self.id, epoch, to: Some(from), attachment, generation };
                 self.fence(cx, attachment, generation, then);
             }
-            GroupBody::SessionQ { attachment, generation, session } => {
-                let body = Body::Session { attachment, generation, session };
-                self.apply(&body);
-                let then = Wait::Greeted { group: self.id, epoch, to: Some(from), attachment, session };
-                cx.persist(self.id, epoch, body, None, then);
-            }
             body => self.answered(cx, from, body, payload),
         }
     }

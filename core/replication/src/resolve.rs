@@ -76,6 +76,8 @@ pub struct Outcome {
     pub committed: BTreeSet<Version>,
     /// Entries found below another copy's, or damaged, at or below a floor.
     pub corruptions: usize,
+    /// Blocks of which two copies hold one version intact, and not the same (R26).
+    pub contradictions: usize,
 }
 
 /// Judges the tails. `above` is the lowest floor of any copy, from which each tail was listed, `floor` the highest;
@@ -87,6 +89,8 @@ pub fn resolve(tails: &[&Tail], above: Version, floor: Version, enough: bool) ->
     for at in places {
         let judged = judge(tails, at, (above, floor), &verdict);
         outcome.corruptions += usize::from(judged.is_corrupt);
+        let held = || tails.iter().flat_map(|t| t.stack(at));
+        outcome.contradictions += usize::from(held().any(|one| held().any(|other| one.contradicts(*other))));
         let settled = judged.winner.is_none_or(|w| w.version() <= floor);
         let in_tail = tails.iter().any(|t| t.stack(at).first().is_some_and(|e| e.version() > floor));
         if !judged.is_same || (!enough && !settled && in_tail) {

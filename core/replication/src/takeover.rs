@@ -362,6 +362,9 @@ impl<P: Clone> Group<P> {
                 self.id
             )));
         }
+        if outcome.contradictions > 0 {
+            cx.contradicted(self.id, outcome.contradictions);
+        }
         takeover.voided = outcome.voided;
         takeover.rewrites = (outcome.rewrites.into_iter())
             .map(|mut rewrite| {

@@ -2,8 +2,8 @@
 use crate::requests::Op;
 use alloc::boxed::Box;
 use sarsen_types::{
-    AttachmentId, BlockRange, ChunkIndex, Epoch, FamilyId, Generation, GroupId, LayerId, ObjectId, SessionId,
-    SliceId, Version,
+    AttachmentId, BlockRange, ChunkIndex, Epoch, FamilyId, Generation, GroupId, LayerId, ObjectId, SliceId,
+    Version,
 };
 use sarsen_wire::peer::Cursor;
 use smallvec::SmallVec;
@@ -208,19 +208,6 @@ pub enum Wait<P> {
         attachment: AttachmentId,
         /// The generation.
         generation: Generation,
-    },
-    /// A session is durable here; tell this slice, if any.
-    Greeted {
-        /// The group.
-        group: GroupId,
-        /// The epoch.
-        epoch: Epoch,
-        /// Who asked.
-        to: Option<SliceId>,
-        /// The attachment.
-        attachment: AttachmentId,
-        /// The session.
-        session: SessionId,
     },
     /// A client's question about which blocks hold data.
     Status {

@@ -208,10 +208,6 @@ pub fn put_record(w: &mut Writer, record: &Record, places: &[u64]) {
         }
         Body::Distrust => drop(w.u8(7)),
         Body::Fence { attachment, generation } => drop(w.u8(8).u64(attachment.0).u32(generation.0)),
-        Body::Session { attachment, generation, session } => {
-            w.u8(9);
-            put_session(w, &(*attachment, *generation, *session));
-        }
         Body::DropLayer { layer } => drop(w.u8(10).u64(layer.0)),
         Body::DropGroup => drop(w.u8(11)),
         Body::Forget { attachment } => drop(w.u8(12).u64(attachment.0)),
@@ -251,10 +247,6 @@ pub fn get_record(r: &mut Reader<'_>) -> Result<(Record, Vec<u64>), Malformed> {
         },
         7 => Body::Distrust,
         8 => Body::Fence { attachment: AttachmentId(r.get_u64()?), generation: Generation(r.get_u32()?) },
-        9 => {
-            let (attachment, generation, session) = get_session(r)?;
-            Body::Session { attachment, generation, session }
-        }
         10 => Body::DropLayer { layer: LayerId(r.get_u64()?) },
         11 => Body::DropGroup,
         12 => Body::Forget { attachment: AttachmentId(r.get_u64()?) },

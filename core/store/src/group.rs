@@ -141,8 +141,7 @@ impl Group {
             | Body::JoinBegan
             | Body::Distrust
             | Body::Fence { .. }
-            | Body::Forget { .. }
-            | Body::Session { .. } => {}
+            | Body::Forget { .. } => {}
         }
     }
 

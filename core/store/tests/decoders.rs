@@ -158,7 +158,6 @@ fn bodies() -> Vec<Body> {
         Body::Repair { object: object(1), family, block: 9, version, checksum },
         Body::Distrust,
         Body::Fence { attachment: AttachmentId(8), generation: Generation(3) },
-        Body::Session { attachment: AttachmentId(8), generation: Generation(3), session: SessionId(5) },
         Body::DropLayer { layer: LayerId(7) },
         Body::DropGroup,
         Body::Forget { attachment: AttachmentId(8) },

@@ -695,7 +695,6 @@ fn every_kind() -> Vec<(Body, &'static str)> {
         ),
         (Body::Distrust, "distrust"),
         (Body::Fence { attachment, generation }, "fence [8, 2]"),
-        (Body::Session { attachment, generation, session }, "session [8, 2, 4]"),
         (Body::DropLayer { layer: LayerId(7) }, "drop layer 7"),
         (Body::DropGroup, "drop group"),
         (Body::Forget { attachment }, "forget 8"),

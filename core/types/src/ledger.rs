@@ -141,9 +141,6 @@ impl Ledger {
             Body::Fence { attachment, generation } => {
                 self.raise_session(*attachment, *generation, SessionId(0))
             }
-            Body::Session { attachment, generation, session } => {
-                self.raise_session(*attachment, *generation, *session)
-            }
         }
     }
 

@@ -60,15 +60,6 @@ pub enum Body {
         /// The generation from now on.
         generation: Generation,
     },
-    /// Sessions below this are refused (R21).
-    Session {
-        /// The attachment.
-        attachment: AttachmentId,
-        /// Its generation.
-        generation: Generation,
-        /// The session from now on.
-        session: SessionId,
-    },
     /// An attachment ended, and its id is never used again: what is remembered of it goes (R41).
     Forget {
         /// The attachment.
@@ -137,6 +128,10 @@ impl Entry {
     /// Whether a read of it gives an answer.
     pub fn is_intact(self) -> bool {
         !matches!(self, Entry::Damaged(..))
+    }
+    /// Whether the two cannot both be what was written at their version: an alarm, and not resolved by guess (R26).
+    pub fn contradicts(self, other: Entry) -> bool {
+        self.version() == other.version() && self.is_intact() && other.is_intact() && self != other
     }
     /// Whether it reads as zeroes in this layer: absent and zero are equal wherever one may become the other (R23).
     pub fn is_empty(self) -> bool {

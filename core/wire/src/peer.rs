@@ -261,22 +261,6 @@ pub enum GroupBody {
         /// The generation.
         generation: Generation,
     },
-    /// A session's greeting, to be made durable (R22).
-    SessionQ {
-        /// The attachment.
-        attachment: AttachmentId,
-        /// Its generation.
-        generation: Generation,
-        /// The session from now on.
-        session: SessionId,
-    },
-    /// It is durable here.
-    SessionA {
-        /// The attachment.
-        attachment: AttachmentId,
-        /// The session.
-        session: SessionId,
-    },
 }
 
 /// A request record of a tail.

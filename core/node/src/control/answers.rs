@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, StatusCode};
 use openraft::{BasicNode, RaftMetrics};
 use sarsen_api as api;
 use sarsen_control::{Answer, Command, State};
-use sarsen_types::{BLOCK_SIZE, DriveId, SliceId};
+use sarsen_types::{BLOCK_SIZE, DriveId, GroupId, SliceId};
 use serde::Deserialize;
 use std::time::Duration;
 
@@ -114,8 +114,10 @@ pub async fn accept_damage(
     Shared(desk): Hand,
     Path(id): Path<u32>,
     headers: HeaderMap,
+    Json(asked): Json<api::AcceptDamage>,
 ) -> Result<Json<api::Accepted>, Failure> {
-    let command = Command::AcceptDamage { drive: DriveId(id) };
+    let groups = asked.groups.into_iter().map(GroupId).collect();
+    let command = Command::AcceptDamage { drive: DriveId(id), groups };
     match write(&desk, &headers, command).await? {
         Answer::Groups(groups) => Ok(Json(api::Accepted { groups: groups.iter().map(|g| g.0).collect() })),
         other => unreachable!("accepted damage answers {other:?}"),

@@ -58,8 +58,6 @@ tagged!(GroupBody, "message about a group" {
     24 = JoinFailed,
     25 = FenceQ { attachment: AttachmentId, generation: Generation },
     26 = FenceA { attachment: AttachmentId, generation: Generation },
-    27 = SessionQ { attachment: AttachmentId, generation: Generation, session: SessionId },
-    28 = SessionA { attachment: AttachmentId, session: SessionId },
 });
 
 /// Bytes of payload that travel beside a message.
