@@ -23,8 +23,11 @@ impl Cluster {
     }
     /// The same with so many copies.
     fn of(nodes: u32, copies: u8) -> Cluster {
+        Cluster::begun(nodes, copies, true)
+    }
+    fn begun(nodes: u32, copies: u8, is_dev: bool) -> Cluster {
         let mut c = Cluster { state: State::default(), now: 1_000_000 };
-        c.apply(Command::Begin { cluster: ClusterId(5), copies, is_dev: true });
+        c.apply(Command::Begin { cluster: ClusterId(5), copies, is_dev });
         for n in 1..=nodes {
             c.node(n);
             assert_eq!(c.register(n, 1, &[]), Answer::Registered { drive: DriveId(n), is_stale: false });
@@ -742,4 +745,18 @@ fn a_primary_alone_gives_way_to_a_member_that_is_up_and_below_min_copies_only() 
     c.propose(group, 2, way(3, true));
     let g = &c.state.groups[&group];
     assert!(g.in_sync == [slice(3)] && !g.complete.contains(&slice(2)));
+}
+
+#[test]
+fn a_table_has_about_64_groups_a_slice_and_256_at_least() {
+    // R38; and it is fixed with its first volume
+    for (nodes, groups) in [(3, 256), (5, 512), (9, 1024)] {
+        let mut c = Cluster::begun(nodes, 3, false);
+        assert_eq!(c.groups().count(), groups, "{nodes} slices");
+        assert!(c.groups().all(|g| g.members.len() == 3));
+        c.node(nodes + 1);
+        c.register(nodes + 1, 1, &[]);
+        c.apply(create("two", 1 << 30));
+        assert_eq!(c.groups().count(), groups);
+    }
 }

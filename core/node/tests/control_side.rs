@@ -164,6 +164,7 @@ async fn a_whole_cluster_comes_back_from_its_directories() {
     let create = CreateVolume { name: "beta".into(), size: 64 << 20, policy: None };
     all.create_volume(&create).await.unwrap();
     until_ok(&all, Duration::from_secs(10)).await;
+    deletes_once(&all, first.api).await;
     for node in nodes {
         node.stop().await.unwrap();
     }
@@ -175,6 +176,26 @@ async fn a_whole_cluster_comes_back_from_its_directories() {
     for node in nodes {
         node.stop().await.unwrap();
     }
+}
+
+/// R30: a call that takes something away has an id, and is carried out once for it.
+async fn deletes_once(all: &Client, api: SocketAddr) {
+    let create = CreateVolume { name: "gamma".into(), size: 64 << 20, policy: None };
+    all.create_volume(&create).await.unwrap();
+    let http = reqwest::Client::new();
+    let delete = async |id: Option<&str>| {
+        let call = http.delete(format!("http://{api}/v1/volumes/gamma"));
+        let call = id.into_iter().fold(call, |call, id| call.header(sarsen_api::REQUEST_HEADER, id));
+        call.send().await.unwrap().status().as_u16()
+    };
+    let exists = async || all.volumes().await.unwrap().iter().any(|v| v.name == "gamma");
+    assert_eq!((delete(None).await, exists().await), (400, true));
+    let done = delete(Some("a1")).await;
+    assert!((200..300).contains(&done) && !exists().await, "{done}");
+    // its answer was lost: the same call is answered the same, and does not touch what has the name since
+    all.create_volume(&create).await.unwrap();
+    assert_eq!((delete(Some("a1")).await, exists().await), (done, true));
+    assert_eq!((delete(Some("a2")).await, exists().await), (done, false));
 }
 
 #[tokio::test]

@@ -246,12 +246,35 @@ fn below_min_copies_writes_wait_and_reads_go_on() {
     c.write(0, 3, 0, 1, 2);
     c.run(2 * SECOND);
     assert_eq!(c.reply(3), None);
-    // a blink: the sole copy restarts; what it held above its floor stays uncommitted
+    c.settle();
+    assert!([1, 2].contains(&c.value(4, 0)));
+}
+
+#[test]
+fn below_min_copies_with_a_blink_the_tail_stays_uncommitted() {
+    // R12: what a sole copy holds above its floor is not committed by its own takeover, nor read
+    let mut c = Cluster::new(3, 2);
+    c.run(3 * SECOND);
+    c.write_till_done(1, 0, 2, 1);
+    c.crash(1, 0);
+    c.crash(2, 0);
+    c.run(8 * SECOND);
+    c.write(0, 2, 0, 1, 2);
+    c.run(SECOND);
     c.crash(0, 9);
     c.start(0);
     c.run(3 * SECOND);
+    c.write(0, 2, 0, 1, 2);
+    c.read(0, 3, 0);
+    c.run(3 * SECOND);
+    assert_ne!(c.reply(2), Some(&ClientResult::Done));
+    assert!(!c.was_read(3));
+    assert_eq!(c.value(4, 1), 1, "beside it reads go on");
+    c.start(1);
+    c.join(1);
+    c.write_till_done(2, 0, 1, 2);
+    assert_eq!(c.value(5, 0), 2);
     c.settle();
-    assert!([1, 2].contains(&c.value(4, 0)));
 }
 
 #[test]
@@ -359,10 +382,10 @@ fn a_forced_detach_while_the_primary_is_in_takeover_counts_only_once_that_ended(
 }
 
 #[test]
-fn a_primary_that_goes_on_drains_what_it_had_ordered() {
+fn a_forced_detach_with_an_undelivered_prepare_drains_what_was_ordered() {
     let mut c = Cluster::new(3, 2);
     c.run(3 * SECOND);
-    // an undelivered Prepare: the stream to one copy is cut when the write is ordered, and the bump comes first there
+    // the stream to one copy is cut when the write is ordered, and the bump comes first there
     c.write(0, 1, 0, 1, 7);
     c.separate(0, 2);
     c.step();
@@ -390,4 +413,27 @@ fn in_confirm_mode_a_read_waits_for_a_round_that_began_after_it() {
     assert_eq!(c.reply(3), None);
     c.metadata_is_away = false;
     c.settle();
+}
+
+#[test]
+fn in_confirm_mode_copies_on_one_kernel_need_no_round() {
+    // R4: a pause stops both, so the lease by the clock holds
+    for same_kernel in [true, false] {
+        let mut c = Cluster::confirming(3, 2);
+        c.same_kernel = same_kernel;
+        c.crash_all();
+        c.start_all();
+        c.run(3 * SECOND);
+        c.write_till_done(1, 0, 1, 1);
+        c.run(SECOND);
+        c.metadata_is_away = true;
+        c.separate(0, 1);
+        c.separate(0, 2);
+        c.read(0, 3, 0);
+        c.run(Duration::from_millis(100));
+        assert_eq!(c.was_read(3), same_kernel);
+        c.metadata_is_away = false;
+        c.reconnect();
+        c.settle();
+    }
 }

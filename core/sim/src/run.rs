@@ -118,6 +118,10 @@ impl Play {
             outcome.counters.unrepairable == 0,
             "a block was intact on no copy, and one drive is damaged at most"
         );
+        assert!(
+            outcome.counters.contradictions == 0,
+            "two copies held one version of a block with different contents (R26)"
+        );
         outcome
     }
 

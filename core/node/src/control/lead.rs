@@ -1,5 +1,6 @@
 //! What the leader does beside answering: nodes up and down, groups reconciled, voters chosen, space recorded.
 use super::desk::{Desk, now_ms};
+use super::voters::next_voters;
 use openraft::ChangeMembers;
 use sarsen_control::{Command, State, balance, reconcile};
 use sarsen_types::NodeId;
@@ -17,8 +18,6 @@ const BALANCE: Duration = Duration::from_secs(2);
 const CALM: Duration = Duration::from_secs(4);
 /// Between two records of how full drives are.
 const SPACE: Duration = Duration::from_secs(10);
-/// Voters, at most.
-const VOTERS_MAX: usize = 5;
 /// A voter that is down for this long gives its vote to another node, milliseconds.
 const VOTER_LOST_MS: u64 = 30_000;
 /// A learner that lacks at most this many entries may vote.
@@ -121,7 +120,6 @@ impl Led {
         }
     }
 
-    /// An odd number of voters, five at most: an even number fails as easily as the odd one below it.
     async fn choose_voters(&self, desk: &Desk, state: &State) {
         let metrics = desk.raft.metrics().borrow().clone();
         let membership = metrics.membership_config.membership();
@@ -141,20 +139,8 @@ impl Led {
             .collect();
         let now = now_ms();
         let is_lost = |id: &u64| node(id).is_some_and(|n| !n.is_up && now > n.since_ms + VOTER_LOST_MS);
-        let most = state.nodes.len().min(VOTERS_MAX);
-        let target = most - usize::from(most.is_multiple_of(2));
-        let mut next: BTreeSet<u64> = voters.clone();
-        let mut fit = fit.into_iter();
-        for lost in voters.iter().filter(|v| is_lost(v)) {
-            if let Some(new) = fit.next() {
-                next.remove(lost);
-                next.insert(new);
-            }
-        }
-        let wanted = target.saturating_sub(next.len());
-        let more: Vec<u64> = fit.take(wanted).collect();
-        let even = (next.len() + more.len()).is_multiple_of(2);
-        next.extend(&more[..more.len() - usize::from(even && !more.is_empty())]);
+        let lost = voters.iter().copied().filter(is_lost).collect();
+        let next = next_voters(&voters, &lost, fit, state.nodes.len());
         if next != voters {
             let change = desk.raft.change_membership(ChangeMembers::ReplaceAllVoters(next), true);
             let _ = tokio::time::timeout(Duration::from_secs(3), change).await;

@@ -3,7 +3,8 @@
 //! ```text
 //! directory   who this node is               desk     what all tasks share; the way to the leader
 //! log machine raft's disk and state          raft     its types, and HTTP between nodes
-//! join        becoming one of the cluster    lead     the leader's work: reconcile, voters, space
+//! join        becoming one of the cluster    lead     the leader's work: reconcile, space
+//! voters      who votes
 //! drives      open, register, views, proposals
 //! api answers volumes                        REST
 //! ```
@@ -19,3 +20,4 @@ pub mod machine;
 pub mod raft;
 pub mod run;
 pub mod volumes;
+pub mod voters;

@@ -68,6 +68,8 @@ pub struct Cluster {
     /// Sole copies that gave way to one with more.
     pub gave_way: u32,
     confirm: bool,
+    /// All nodes are processes of one machine (R4).
+    pub same_kernel: bool,
     members: usize,
     is_traced: bool,
 }
@@ -129,6 +131,7 @@ impl Cluster {
             expelled: 0,
             gave_way: 0,
             confirm: false,
+            same_kernel: false,
             members: n,
             is_traced: std::env::var("TRACE").is_ok(),
         };
@@ -583,8 +586,8 @@ impl Cluster {
                 if a < b && both && !self.cut.contains(&(a, b)) && !self.streams.contains_key(&(a, b)) {
                     self.streams.insert((a, b), VecDeque::new());
                     self.streams.insert((b, a), VecDeque::new());
-                    self.input(a, Input::PeerUp { slice: slice(b), same_kernel: false });
-                    self.input(b, Input::PeerUp { slice: slice(a), same_kernel: false });
+                    self.input(a, Input::PeerUp { slice: slice(b), same_kernel: self.same_kernel });
+                    self.input(b, Input::PeerUp { slice: slice(a), same_kernel: self.same_kernel });
                 }
             }
         }
