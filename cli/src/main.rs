@@ -3,6 +3,7 @@ mod cluster;
 mod completion;
 mod dev;
 mod drive;
+mod event;
 mod export;
 mod failure;
 mod forget;
@@ -48,8 +49,7 @@ enum Noun {
     Pool(status::Listed),
     /// How volumes are stored
     Policy(status::Listed),
-    /// What happened
-    Event(status::Listed),
+    Event(event::Event),
     Setting(setting::Setting),
     Key(key::Key),
     Completion(completion::Completion),
@@ -86,7 +86,7 @@ fn run(noun: Noun, place: &Where, output: Output) -> Outcome {
         Noun::Group(listed) => runtime.block_on(listed.groups(place, output)),
         Noun::Pool(listed) => runtime.block_on(listed.pools(place, output)),
         Noun::Policy(listed) => runtime.block_on(listed.policies(place, output)),
-        Noun::Event(listed) => runtime.block_on(listed.events(place, output)),
+        Noun::Event(event) => runtime.block_on(event.run(place, output)),
         Noun::Setting(setting) => runtime.block_on(setting.run(place, output)),
         Noun::Key(key) => key.run(),
         Noun::Completion(completion) => completion.run::<Sarsen>(),

@@ -1,4 +1,4 @@
-//! `sarsen status`, and the lists an operator looks at: groups, pools, policies, events.
+//! `sarsen status`, and the lists an operator looks at: groups, pools, policies.
 use crate::cluster::{Health, Status, Where};
 use crate::failure::{EXIT_TIMEOUT, Failure, Outcome};
 use crate::output::Output;
@@ -117,14 +117,6 @@ impl Listed {
         output.list(&policies, &["name", "pool", "copies", "min copies", "groups"], |p| {
             let (copies, min) = (p.copies.to_string(), p.min_copies.to_string());
             vec![p.name.clone(), p.pool.clone(), copies, min, p.groups.to_string()]
-        })
-    }
-    /// What happened.
-    pub async fn events(self, place: &Where, output: Output) -> Outcome {
-        let ListVerb::List = self.verb;
-        let events = place.cluster()?.api().events(0).await?;
-        output.list(&events, &["number", "at (ms since 1970)", "what"], |e| {
-            vec![e.number.to_string(), e.at_ms.to_string(), e.text.clone()]
         })
     }
 }

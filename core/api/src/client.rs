@@ -121,6 +121,11 @@ impl Client {
     pub async fn events(&self, after: u64) -> Result<Vec<Event>, ApiError> {
         self.get(&format!("/v1/events?after={after}")).await
     }
+    /// As events, but waits for one: none after [`MAP_WAIT_SECONDS`].
+    pub async fn watch(&self, after: u64) -> Result<Vec<Event>, ApiError> {
+        let wait = Duration::from_secs(MAP_WAIT_SECONDS);
+        self.call::<(), _>(Method::GET, &format!("/v1/watch?after={after}"), None, wait).await
+    }
     /// Volumes.
     pub async fn volumes(&self) -> Result<Vec<Volume>, ApiError> {
         self.get("/v1/volumes").await

@@ -165,6 +165,13 @@ async fn a_whole_cluster_comes_back_from_its_directories() {
     all.create_volume(&create).await.unwrap();
     until_ok(&all, Duration::from_secs(10)).await;
     deletes_once(&all, first.api).await;
+    // events are told as they happen, by any node
+    let last = all.events(0).await.unwrap().last().unwrap().number;
+    let (create, of_third) = (CreateVolume { name: "delta".into(), ..create }, client(&[&third]));
+    let (told, made) = tokio::join!(of_third.watch(last), all.create_volume(&create));
+    let told = told.unwrap();
+    assert!(told.len() == 1 && told[0].number > last && told[0].text.contains("delta"), "{told:?}");
+    made.unwrap();
     for node in nodes {
         node.stop().await.unwrap();
     }
@@ -172,7 +179,8 @@ async fn a_whole_cluster_comes_back_from_its_directories() {
         tokio::join!(Node::start(first.clone()), Node::start(second.clone()), Node::start(third.clone()));
     let nodes = [one.unwrap(), two.unwrap(), three.unwrap()];
     until_ok(&all, Duration::from_secs(60)).await;
-    assert_eq!(all.volumes().await.unwrap()[0].name, "beta");
+    let names: Vec<String> = all.volumes().await.unwrap().into_iter().map(|v| v.name).collect();
+    assert_eq!(names, ["beta", "delta"]);
     for node in nodes {
         node.stop().await.unwrap();
     }

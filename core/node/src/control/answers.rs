@@ -10,6 +10,7 @@ use sarsen_control::{Answer, Command, State};
 use sarsen_types::{BLOCK_SIZE, DriveId, GroupId, SliceId};
 use serde::Deserialize;
 use std::time::Duration;
+use tokio::time::Instant;
 
 fn texts<'a>(slices: impl IntoIterator<Item = &'a SliceId>) -> Vec<String> {
     slices.into_iter().map(SliceId::to_string).collect()
@@ -178,11 +179,27 @@ pub struct After {
     pub after: u64,
 }
 
+fn events_after(state: &State, after: u64) -> Vec<api::Event> {
+    let newer = state.events.iter().filter(|e| e.number > after);
+    newer.map(|e| api::Event { number: e.number, at_ms: e.at_ms, text: e.text.clone() }).collect()
+}
+
 /// `GET /v1/events?after=`
 pub async fn events(Shared(desk): Hand, Query(query): Query<After>) -> Json<Vec<api::Event>> {
-    let state = desk.now();
-    let newer = state.events.iter().filter(|e| e.number > query.after);
-    Json(newer.map(|e| api::Event { number: e.number, at_ms: e.at_ms, text: e.text.clone() }).collect())
+    Json(events_after(&desk.now(), query.after))
+}
+
+/// `GET /v1/watch?after=`: as events, held until there is one, or for [`api::MAP_WAIT_SECONDS`]. Any node answers, from its own
+/// copy of the metadata.
+pub async fn watch(Shared(desk): Hand, Query(query): Query<After>) -> Json<Vec<api::Event>> {
+    let until = Instant::now() + Duration::from_secs(api::MAP_WAIT_SECONDS);
+    let mut states = desk.state.clone();
+    loop {
+        let events = events_after(&states.borrow_and_update(), query.after);
+        if !events.is_empty() || tokio::time::timeout_at(until, states.changed()).await.is_err() {
+            return Json(events);
+        }
+    }
 }
 
 fn settings_of(state: &State) -> api::Settings {

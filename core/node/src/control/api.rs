@@ -75,7 +75,9 @@ pub fn router(desk: Arc<Desk>) -> Router {
         .route("/v1/attachments/{id}", delete(volumes::release))
         .route("/v1/attachments/{id}/detach", post(volumes::detach))
         .layer(middleware::from_fn_with_state(desk.clone(), to_leader));
-    let own = Router::new().route("/v1/attachments/{id}/map", get(volumes::map));
+    let own = Router::new()
+        .route("/v1/attachments/{id}/map", get(volumes::map))
+        .route("/v1/watch", get(answers::watch));
     let clients = led
         .merge(own)
         .layer(DefaultBodyLimit::max(BODY_MAX))
