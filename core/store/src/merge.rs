@@ -267,15 +267,15 @@ impl<D: Disk> Store<D> {
         if !look.wants.is_empty() {
             return Err(Hold::Away(look.wants.to_vec()));
         }
+        let mut gone = Vec::new();
         for payload in payloads {
             for ((id, block), mut stack) in run::entries(payload).unwrap_or_default() {
                 buffered.blocks.extend(owned_by(&stack));
                 let stacks = buffered.objects.entry(id).or_default();
                 if let Some(older) = stacks.remove(&block) {
-                    let mut gone = Vec::new();
                     stack.slide_under(older, &mut gone);
                     stack.settle(Version(u64::MAX), &mut gone);
-                    out.displaced.extend(gone.iter().filter_map(|h| h.place.block()));
+                    out.displaced.extend(gone.drain(..).filter_map(|h| h.place.block()));
                 }
                 stacks.insert(block, stack);
             }

@@ -49,6 +49,11 @@ impl<T> Slab<T> {
         self.slots.iter().filter_map(|s| s.1.as_ref())
     }
 
+    /// All that is kept.
+    pub fn into_values(self) -> impl Iterator<Item = T> {
+        self.slots.into_iter().filter_map(|s| s.1)
+    }
+
     /// The key of the first that fits, from slot `from` on: to walk over what is kept while it changes.
     pub fn next_key(&self, from: u32, fits: impl Fn(&T) -> bool) -> Option<u64> {
         let slots = self.slots.iter().enumerate().skip(from as usize);

@@ -4,12 +4,13 @@ use crate::links::{Links, Party, boot_id};
 use anyhow::{Context, anyhow};
 use sarsen_api::proof;
 use sarsen_block as block;
-use sarsen_block::{Completion, Failure, Request, Tag};
+use sarsen_block::{Completion, Failure, Request};
 use sarsen_buffer::{Buf, Pool};
 use sarsen_client as client;
 use sarsen_client::Client;
 use sarsen_nbd::{Connection, Export, Next, Out};
 use sarsen_ring::{ConnId, Event, Ring, RingConfig, Stream};
+use sarsen_types::slab::Slab;
 use sarsen_types::{
     AttachmentId, ClusterId, Duration, Generation, Instant, Revision, SessionId, SliceId, VolumeMap,
 };
@@ -155,7 +156,7 @@ struct Host {
     /// Those that are done and have not read all, the oldest first, and until when they may.
     leaving: VecDeque<(Instant, ConnId)>,
     next_base: u32,
-    requests: BTreeMap<u64, Request>,
+    requests: Slab<Request>,
     submitted: Vec<Request>,
     answers: Vec<(Vec<u8>, Option<Buf>)>,
     out: Vec<client::Output>,
@@ -229,7 +230,7 @@ impl Host {
             haggling: VecDeque::new(),
             leaving: VecDeque::new(),
             next_base: 1,
-            requests: BTreeMap::new(),
+            requests: Slab::default(),
             submitted: Vec::new(),
             answers: Vec::new(),
             out: Vec::new(),
@@ -376,26 +377,30 @@ impl Host {
     fn submit(&mut self, now: Instant) {
         let mut submitted = std::mem::take(&mut self.submitted);
         for mut request in submitted.drain(..) {
-            let (tag, offset, len) = (request.tag(), request.offset(), request.len());
+            let (offset, len) = (request.offset(), request.len());
             let op = match request.take_op() {
                 block::Op::Read => client::Op::Read,
                 block::Op::Write(data) => client::Op::Write(data),
                 block::Op::Zero | block::Op::Trim => client::Op::Zero,
                 block::Op::Status => client::Op::Status,
             };
-            self.requests.insert(tag.0, request);
-            self.step(now, client::Input::Request { token: client::Token(tag.0), op, offset, len });
+            let token = client::Token(self.requests.insert(request));
+            self.step(now, client::Input::Request { token, op, offset, len });
         }
         // nothing above submits more: the room is kept
         self.submitted = submitted;
     }
 
-    fn completed(&mut self, now: Instant, tag: u64, result: Result<client::Answer, client::Error>) {
-        let Some(request) = self.requests.remove(&tag) else { return };
+    fn completed(
+        &mut self,
+        now: Instant,
+        token: client::Token,
+        result: Result<client::Answer, client::Error>,
+    ) {
+        let Some(request) = self.requests.take(token.0) else { return };
         let result = result.map(answer).map_err(failure);
         let completion: Completion = request.complete(result);
-        debug_assert_eq!(completion.tag, Tag(tag));
-        let Some(&conn) = self.nbd.get(&((tag >> 32) as u32)) else { return };
+        let Some(&conn) = self.nbd.get(&((completion.tag.0 >> 32) as u32)) else { return };
         let Some(Role::Nbd(nbd)) = self.roles.get_mut(&conn) else { return };
         let pool = self.ring.pool().clone();
         let mut sink = Sink { ring: &mut self.ring, conn, submitted: &mut self.submitted };
@@ -469,7 +474,7 @@ impl Host {
                             self.ring.send_with(conn, payload, false, |out| encode_request(&request, out));
                         }
                     }
-                    client::Output::Complete { token, result } => self.completed(now, token.0, result),
+                    client::Output::Complete { token, result } => self.completed(now, token, result),
                     // the map is followed all the time
                     client::Output::NeedMap { .. } => {}
                     client::Output::Ended(why) => self.ended = Some(why.to_string()),
