@@ -24,8 +24,10 @@ impl State {
             return;
         }
         let (led, epoch) = (state.primary, state.epoch.next());
+        let could_commit = if state.may_commit() { state.epoch } else { state.could_commit };
         f(state, epoch);
         state.epoch = epoch;
+        state.could_commit = if state.may_commit() { epoch } else { could_commit };
         if state.primary != led {
             state.primary_since = epoch;
         }

@@ -162,6 +162,12 @@ impl State {
         if damaged.is_empty() {
             return unable(format!("drive {drive} holds no group's only copy in sync with damage to accept"));
         }
+        if named.is_empty() {
+            return unable(format!(
+                "no group of drive {drive} is named: it holds damage to accept of {}",
+                damaged.len()
+            ));
+        }
         if let Some(other) = named.iter().find(|g| !damaged.contains(g)) {
             return unable(format!("of group {other} drive {drive} holds no copy with damage to accept"));
         }

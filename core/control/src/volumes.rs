@@ -155,6 +155,7 @@ impl State {
                 in_sync: slices.clone(),
                 joining: Vec::new(),
                 complete: slices,
+                could_commit: Epoch(1),
                 members,
                 min_copies,
                 is_damaged: false,

@@ -43,6 +43,7 @@ fn view(epoch: u32, primary: u32, in_sync: &[u32]) -> Arc<View> {
         primary: slice(primary),
         primary_since: Epoch(epoch),
         complete: in_sync.clone(),
+        could_commit: Epoch(epoch),
         in_sync,
         joining: vec![],
         members: (1..=3).map(|n| Member { slice: slice(n), assignment: 1 }).collect(),

@@ -67,6 +67,7 @@ impl<P: Clone> Group<P> {
             in_sync: alloc::vec![],
             joining: alloc::vec![],
             complete: alloc::vec![],
+            could_commit: Epoch(0),
             members: alloc::vec![],
             min_copies: 1,
             is_damaged: false,

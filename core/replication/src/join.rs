@@ -141,6 +141,11 @@ impl Join {
     }
 }
 
+/// Whether a primary asks for this because a floor proved that it lacks something.
+pub(crate) fn is_proof(change: &GroupChange) -> bool {
+    matches!(change, GroupChange::GiveWay { lacks: true, .. } | GroupChange::Expel(_))
+}
+
 impl<P: Clone> Group<P> {
     // ---- beginning ----
 
@@ -212,7 +217,16 @@ impl<P: Clone> Group<P> {
         if let Some(change) = self.must_give_way(cx.me, from, floor, top) {
             let Role::Primary(primary) = &mut self.role else { return };
             cx.counters.leads_behind_a_joiner += 1;
-            primary.gives_way = Some(change);
+            // a proof is not forgotten for a joiner that only may have more (found in review)
+            let is_proven = primary.gives_way.as_ref().is_some_and(is_proof);
+            primary.gives_way = Some(match change {
+                GroupChange::GiveWay { to, lacks } => GroupChange::GiveWay { to, lacks: lacks || is_proven },
+                change => change,
+            });
+            cx.out.push(Output::Report(alloc::format!(
+                "group {}: {from} holds more than this copy, which leads alone and serves nothing until another leads",
+                self.id
+            )));
             return self.give_way_to_the_whole(cx);
         }
         if self.is_behind(floor) {
@@ -247,7 +261,10 @@ impl<P: Clone> Group<P> {
     fn must_give_way(&self, me: SliceId, from: SliceId, floor: Version, top: Version) -> Option<GroupChange> {
         let Role::Primary(primary) = &self.role else { return None };
         let lacks = self.is_behind(floor);
-        if !self.is_unseen() || !(lacks || self.is_behind(top)) {
+        // What a copy ordered while it could not commit was answered by nobody (found in review: a copy that lost its end, led alone
+        // and gave way, showed just that after its next start, and was given way to).
+        let has_more = self.is_behind(top) && top.epoch() <= self.state.could_commit;
+        if !self.is_unseen() || !(lacks || has_more) {
             return None;
         }
         // it was complete when our row of takeovers began, and nothing was committed since: it holds all that ever was

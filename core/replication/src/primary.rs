@@ -1,7 +1,7 @@
 //! The primary of a group: orders, commits, answers (R6-R9, R16, R21).
 use crate::cx::{Asker, Cx};
 use crate::group::{Group, Role};
-use crate::join::Join;
+use crate::join::{Join, is_proof};
 use crate::reads::Reads;
 use crate::repair::Repairs;
 use crate::requests::Op;
@@ -307,13 +307,11 @@ impl<P: Clone> Group<P> {
         // Joiners are asked again, and what they say is judged as things are then (simulator, seed 4512: it gave way much later,
         // after it had committed). What a floor proved stays true, be who told it away again (found in review).
         primary.gives_way = match primary.gives_way.take().filter(|_| state.in_sync.len() == 1) {
-            Some(GroupChange::GiveWay { to, lacks: true }) if state.assignment_of(to).is_some() => {
+            // nor whom it may give way to: one that is stale since is not complete any more
+            Some(GroupChange::GiveWay { to, lacks: true }) if state.complete.contains(&to) => {
                 Some(GroupChange::GiveWay { to, lacks: true })
             }
-            Some(GroupChange::GiveWay { lacks: true, .. } | GroupChange::Expel(_)) => {
-                Some(GroupChange::Expel(cx.me))
-            }
-            _ => None,
+            change => change.filter(is_proof).map(|_| GroupChange::Expel(cx.me)),
         };
         for fence in &mut primary.fences {
             (fence.is_known, fence.asked) = (false, None);

@@ -333,3 +333,35 @@ fn what_a_takeover_found_on_all_copies_is_not_undone_by_one_that_lost_it() {
     c.join(1);
     c.settle();
 }
+
+#[test]
+fn a_copy_that_gave_way_is_not_given_way_to_for_what_it_ordered_alone() {
+    // found in review: what it ordered below min_copies was higher than all that was answered, and after its next start it showed
+    // that as what it holds
+    let mut c = Cluster::new(3, 2);
+    c.run(3 * SECOND);
+    c.write_till_done(1, 0, 1, 5);
+    c.run(SECOND);
+    let image = c.image(0);
+    c.write_till_done(2, 0, 1, 6);
+    c.crash_all();
+    c.crash_to(0, image);
+    c.start(0);
+    c.run_until("those that are away are removed", 90 * SECOND, |c| c.state.in_sync == [support::slice(0)]);
+    c.run(3 * SECOND);
+    c.write(0, 5, 9, 1, 8);
+    c.run(SECOND);
+    c.start(1);
+    c.join(1);
+    c.run_until("another leads", 5 * SECOND, |c| c.lead() == 1);
+    c.crash(0, 9);
+    c.start(0);
+    c.run(3 * SECOND);
+    c.join(0);
+    c.run_until("a write can commit", 9 * SECOND, |c| c.state.in_sync.len() == 2);
+    assert_eq!((c.gave_way, c.lead()), (1, 1));
+    assert_eq!(c.value(3, 0), 6);
+    c.start(2);
+    c.join(2);
+    c.settle();
+}

@@ -135,6 +135,7 @@ impl Cluster {
                 in_sync: slices.clone(),
                 joining: vec![],
                 complete: slices,
+                could_commit: Epoch(1),
                 members,
                 min_copies: (copies - 1).max(1),
                 is_damaged: false,

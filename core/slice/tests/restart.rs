@@ -63,6 +63,7 @@ impl Sole {
             in_sync: vec![ME],
             joining: vec![],
             complete: vec![ME],
+            could_commit: self.epoch,
             members: vec![Member { slice: ME, assignment: 1 }],
             min_copies: 1,
             is_damaged: false,

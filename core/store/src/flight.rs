@@ -36,6 +36,7 @@ pub(crate) struct Item {
     who: Who,
     record: Record,
     payload: Option<Buf>,
+    /// Where its data go; of one that is written once more and waits: the bad places.
     places: SmallVec<[u64; 4]>,
 }
 
@@ -151,7 +152,9 @@ impl<D: Disk> Store<D> {
         let Some(f) = self.flying(sequence) else { return };
         let mut again: Vec<Item> = Vec::new();
         for item in f.items.iter().filter(|i| i.places.iter().any(is_bad)) {
-            again.push(Item::new(Who::Block(sequence), item.record.clone(), item.payload.clone()));
+            let (record, payload) = (item.record.clone(), item.payload.clone());
+            let places = item.places.iter().copied().filter(is_bad).collect();
+            again.push(Item { who: Who::Block(sequence), record, payload, places });
         }
         // the failed operation itself is one part less, each record that is written again one more
         f.left += again.len() as u32;
@@ -180,7 +183,7 @@ impl<D: Disk> Store<D> {
         // a block may also leave a gap at the end of the ring
         let has_room = |kept: u64| self.ring_in_use() + 2 * UNITS_MAX + kept < self.ring.units;
         if item.is_again() {
-            return has_room(0);
+            return has_room(0) || !self.is_needed_again(item);
         }
         has_room(self.kept_for_again())
             && self.in_flight.len() < self.window()
@@ -190,11 +193,18 @@ impl<D: Disk> Store<D> {
     /// Ends the drive when a record has to be written once more, the ring has no room for it, and the checkpoint that would make
     /// room waits for the block it was in.
     pub(crate) fn fail_if_stuck(&mut self) {
-        let Some(Who::Block(block)) = self.queue.front().map(|i| i.who) else { return };
+        let Some(item) = self.queue.front() else { return };
+        let Who::Block(block) = item.who else { return };
         let waits = !self.checkpoint.is_idle() && self.checkpoint.cut_at() > block;
-        if waits && self.ring_in_use() + 2 * UNITS_MAX >= self.ring.units {
+        if waits && self.ring_used + 2 * UNITS_MAX >= self.ring.units && self.is_needed_again(item) {
             self.fail("writes failed, and the journal has no room to say where their data went".into());
         }
+    }
+
+    /// Whether a record has still to be written once more: what it was of may have been dropped meanwhile, or recovered over, and
+    /// would come back with it. A replay that takes the block it was in for durable has met the record that did so.
+    fn is_needed_again(&self, item: &Item) -> bool {
+        self.groups.get(&item.record.group).is_some_and(|g| g.still_names(&item.record, &item.places))
     }
 
     /// Units of the ring that are kept for records which are written once more because their data went elsewhere (S9). They
@@ -315,9 +325,9 @@ impl<D: Disk> Store<D> {
                 return true;
             }
             if let Who::Block(block) = item.who
-                && self.groups.get(&item.record.group).is_none_or(|g| g.is_dropped)
+                && !self.is_needed_again(&item)
             {
-                self.part_ended(block); // its group was dropped meanwhile, and would come back with it
+                self.part_ended(block);
                 continue;
             }
             let Some(places) = self.allocate(item.record.data_blocks() as u64) else {

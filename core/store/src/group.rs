@@ -1,9 +1,10 @@
 //! One group in a store: its ledger, its unmerged objects, its table, what of it is visible.
 use crate::object::Object;
 use crate::place::{Held, Place};
+use crate::stack::Over;
 use crate::table::Directory;
 use sarsen_types::record::{Body, Content, Entry};
-use sarsen_types::{Checksum, FamilyId, GroupId, LayerId, Ledger, ObjectId, Record, Version};
+use sarsen_types::{BlockRange, Checksum, FamilyId, GroupId, LayerId, Ledger, ObjectId, Record, Version};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// See the module.
@@ -36,8 +37,6 @@ pub struct Group {
     pub forgetting: Version,
     /// R18.
     pub may_forget: bool,
-    /// It was dropped, and not assigned anew since.
-    pub is_dropped: bool,
 }
 
 /// Blocks by versions, ascending, which they nearly always come in. That one is named twice does no harm.
@@ -122,7 +121,6 @@ impl Group {
                     ledger: std::mem::take(&mut self.ledger),
                     may_vanish: self.may_vanish,
                     may_forget: self.may_forget,
-                    is_dropped: matches!(record.body, Body::DropGroup),
                     ..Group::default()
                 };
             }
@@ -164,6 +162,20 @@ impl Group {
                 over.held.place = over.held.place.damaged();
             }
         }
+    }
+
+    /// Whether an entry that is not merged still names one of the places of a record, and no block of it was recovered since.
+    pub fn still_names(&self, record: &Record, places: &[u64]) -> bool {
+        let (version, range) = match &record.body {
+            Body::Write(w) => (w.version, w.range),
+            Body::Recover(r) => (Version::start(r.since), r.range()),
+            Body::Repair { block, version, .. } => (*version, BlockRange::new(*block, 1)),
+            _ => return false,
+        };
+        let Some(object) = object_of(record).and_then(|id| self.objects.get(&id)) else { return false };
+        let stacks = || range.blocks().flat_map(|block| object.stacks(block)).flatten();
+        let names = |o: &Over| o.held.place.block().is_some_and(|block| places.contains(&block));
+        stacks().all(|s| s.cut <= version) && stacks().flat_map(|s| &s.entries).any(names)
     }
 
     /// Puts back what a checkpoint did not merge of an object, or forgets an object without changes.

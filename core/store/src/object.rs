@@ -47,7 +47,6 @@ impl Object {
 
     /// An ordered write: never in the place of a higher version (R5). Gives what nobody names after it.
     pub fn write(&mut self, block: u16, held: Held) -> Option<Held> {
-        // not held against what is frozen: a replay does not know of it, and would keep what is dropped here (found in review)
         self.stack(block).write(held)
     }
 

@@ -5,7 +5,7 @@
 use crate::bytes::{Malformed, Reader};
 use crate::checkpoint::POINTERS_MAX;
 use crate::disk::{Completion, Disk, OpId};
-use crate::group::Groups;
+use crate::group::{Group, Groups};
 use crate::journal::Head;
 use crate::page::{self, PageKind, Twin, unseal};
 use crate::region::SliceRegion;
@@ -148,6 +148,8 @@ impl<D: Disk> Store<D> {
         let Map { mut groups, doomed, given_up, spans, stream_pages, ailing } =
             read_map(&mut io, &root, &region)?;
         let mut opened = Opened { ailing, ..Opened::default() };
+        let left = |g: &Group| g.objects.values().map(|o| o.over.stacks.len() as u64).sum::<u64>();
+        let left_blocks = groups.values().map(left).sum();
         let mut space = Space::new(region.data_first(), region.blocks - 1, &spans);
         let replayed = replay(&mut io, &region, &options, root.head, &mut groups, &mut opened);
         opened.read_bytes = io.read_bytes;
@@ -183,6 +185,8 @@ impl<D: Disk> Store<D> {
         let directories = store.groups.values().map(|g| &g.directory).chain(&store.doomed);
         store.owed_by_runs = directories.flat_map(|d| &d.slots).map(Slot::owed).sum();
         store.changed_blocks = replayed.blocks;
+        // floors may have risen since the root was made (found in review: a full store that was opened anew waited for a record)
+        (store.left_blocks, store.has_settled) = (left_blocks, true);
         store.owed[0] = replayed.leaves;
         if opened.is_broken || opened.damaged > 0 {
             // What was found is made the truth: the hole is not met again, and floors stay 0; and what was found damaged is

@@ -10,6 +10,7 @@ use crate::place::{Held, Kind};
 use crate::store::{Op, Store};
 use sarsen_buffer::{Buf, block_checksum};
 use sarsen_types::record::Entry;
+use sarsen_types::slab::Slab;
 use sarsen_types::{BLOCK_SIZE, BlockRange, GroupId, Instant, LayerId, ObjectId, Version};
 use smallvec::SmallVec;
 use std::collections::VecDeque;
@@ -80,15 +81,16 @@ struct Part {
 /// Reads by number; places are not reused while one is under way that may look at them (R10).
 #[derive(Debug, Default)]
 pub struct Reads {
-    /// From number `first` on; those that ended leave none. The first has not ended.
-    pending: VecDeque<Option<Pending>>,
+    /// The keys of those from number `first` on; the first has not ended.
+    keys: VecDeque<Option<u64>>,
     first: u64,
+    pending: Slab<Pending>,
 }
 
 impl Reads {
     /// The number of the next read.
     pub fn next_number(&self) -> u64 {
-        self.first + self.pending.len() as u64
+        self.first + self.keys.len() as u64
     }
     /// The lowest number under way; the next one's when none is.
     pub fn oldest_number(&self) -> u64 {
@@ -96,29 +98,31 @@ impl Reads {
     }
     /// When the oldest was asked.
     pub fn oldest(&self) -> Option<Instant> {
-        self.pending.front()?.as_ref().map(|r| r.since)
+        let key = *self.keys.front()?;
+        self.pending.get(key?).map(|r| r.since)
     }
     /// Whether none is under way.
     pub fn is_empty(&self) -> bool {
-        self.pending.is_empty()
+        self.keys.is_empty()
     }
 
     fn begin(&mut self, read: Pending) -> u64 {
-        self.pending.push_back(Some(read));
+        self.keys.push_back(Some(self.pending.insert(read)));
         self.next_number() - 1
     }
-    fn at(&mut self, number: u64) -> Option<&mut Option<Pending>> {
-        self.pending.get_mut(number.checked_sub(self.first)? as usize)
+    fn key(&mut self, number: u64) -> Option<&mut Option<u64>> {
+        self.keys.get_mut(number.checked_sub(self.first)? as usize)
     }
     fn get_mut(&mut self, number: u64) -> Option<&mut Pending> {
-        self.at(number)?.as_mut()
+        let key = (*self.key(number)?)?;
+        self.pending.get_mut(key)
     }
     fn end(&mut self, number: u64) -> Option<Pending> {
-        let ended = self.at(number)?.take();
-        while self.pending.pop_front_if(|first| first.is_none()).is_some() {
+        let key = self.key(number)?.take()?;
+        while self.keys.pop_front_if(|first| first.is_none()).is_some() {
             self.first += 1;
         }
-        ended
+        self.pending.take(key)
     }
 }
 

@@ -55,15 +55,13 @@ impl Stack {
         self.entries.is_empty() && self.cut == Version::ZERO
     }
 
-    /// An ordered write: never in the place of a higher version (R5). Gives what nobody names after it: an entry of the
-    /// same version (S9: the later record wins), or the new one itself.
+    /// An ordered write: never in the place of a higher version, but under it (R5). Gives what nobody names after it: an entry of
+    /// the same version (S9: the later record wins). Nothing is dropped here that a replay, which may know of more entries or of
+    /// fewer, would keep (found in review).
     pub fn write(&mut self, held: Held) -> Option<Held> {
         if let Some(same) = self.entries.iter_mut().find(|o| o.held.version == held.version) {
             let old = std::mem::replace(same, Stack::own(held));
             return (old.role != Role::Mark).then_some(old.held);
-        }
-        if self.entries.last().is_some_and(|o| o.role == Role::Own && o.held.version > held.version) {
-            return Some(held);
         }
         let at = self.entries.partition_point(|o| o.held.version < held.version);
         self.entries.insert(at, Stack::own(held));
@@ -85,9 +83,14 @@ impl Stack {
             return gone;
         }
         match self.entries.iter_mut().find(|o| o.held.version == held.version) {
-            Some(same) if same.role == Role::Mark => *same = Over { held, role: Role::Repair },
-            Some(same) if is_worse(held, same.held) => gone.push(held),
-            Some(same) => gone.push(std::mem::replace(&mut same.held, held)),
+            Some(same) if same.role != Role::Mark && is_worse(held, same.held) => gone.push(held),
+            // whatever it meets it is an entry of its own: that of a bad leaf, which a mark or a repair is of, may be lost
+            Some(same) => {
+                let old = std::mem::replace(same, Stack::own(held));
+                if old.role != Role::Mark {
+                    gone.push(old.held);
+                }
+            }
             None => {
                 let at = self.entries.partition_point(|o| o.held.version < held.version);
                 self.entries.insert(at, Stack::own(held));
@@ -254,13 +257,13 @@ pub fn candidates(stacks: [Option<&Stack>; 2], runs: &[Stack], base: Held) -> Sm
     let mut weak: SmallVec<[Over; 2]> = SmallVec::new();
     let mut cut = Version::ZERO;
     let mut add = |weak: &SmallVec<[Over; 2]>, held: Held, is_base: bool| {
+        let held = weak.iter().find(|w| w.held.version == held.version).map_or(held, |w| w.held);
         if let Some(newer) = found.iter_mut().find(|c| c.held.version == held.version) {
             if is_worse(newer.held, held) {
                 *newer = Candidate { held, is_base };
             }
             return;
         }
-        let held = weak.iter().find(|w| w.held.version == held.version).map_or(held, |w| w.held);
         found.push(Candidate { held, is_base });
     };
     let unmerged = stacks.into_iter().flatten().map(|s| (s, false));
@@ -395,5 +398,23 @@ mod tests {
         newer.slide_under(older, &mut gone);
         assert_eq!(newer.entries[0].held.place, moved.place.damaged());
         assert!(gone.is_empty());
+    }
+
+    #[test]
+    fn what_is_recovered_over_a_mark_or_a_repair_is_an_entry_of_its_own() {
+        // found in review: it counted over the entry of a bad leaf alone, so the block read as never written
+        let again = Held { place: Place::data(7), ..held(1, 1) };
+        for is_repaired in [false, true] {
+            let mut stack = Stack::default();
+            stack.mark(held(1, 1));
+            if is_repaired {
+                stack.repair(Held { place: Place::data(8), ..held(1, 1) });
+            }
+            assert_eq!(stack.recover(again, v(1, 0)).len(), usize::from(is_repaired));
+            assert_eq!(tops(&stack, Held::ABSENT), [again]);
+            let (mut gone, mut displaced) = (vec![], vec![]);
+            let (base, _) = stack.merge(Held::ABSENT, v(1, 9), &mut gone, &mut displaced);
+            assert_eq!((base, gone), (again, vec![]));
+        }
     }
 }

@@ -470,11 +470,11 @@ impl<D: Disk> Store<D> {
             return;
         }
         self.start_checkpoint_when_due();
-        while self.may_write() && self.write_block() {
+        while self.may_write() && self.write_block() && !self.has_failed {
             self.start_checkpoint_when_due(); // one turn may bring more than memory holds (S4)
         }
         self.fail_if_stuck();
-        self.checkpoint_step();
+        self.advance();
     }
 
     /// Polls and submits in one: for tests and tools.

@@ -164,29 +164,34 @@ fn a_second_deletion_does_not_wait_until_the_first_is_carried_out() {
 
 #[test]
 fn what_a_last_discard_frees_in_a_full_store_is_found_though_its_floor_came_late() {
-    let mut bench = Bench::new(SIZE, 4 << 20);
-    for n in 0.. {
-        if bench.store.space().client_blocks_free == 0 {
-            bench.checkpoint();
+    for restarts in [false, true] {
+        let mut bench = Bench::new(SIZE, 4 << 20);
+        for n in 0.. {
+            if bench.store.space().client_blocks_free == 0 {
+                bench.checkpoint();
+            }
+            if bench.store.space().client_blocks_free == 0 {
+                break;
+            }
+            bench.write(object(1000 + n / 16), BlockRange::new(n as u16 % 16 * 64, 64), 8);
+            bench.quiet();
         }
-        if bench.store.space().client_blocks_free == 0 {
-            break;
+        assert_eq!(bench.store.space().client_blocks_free, 0);
+        bench.write(object(1000), BlockRange::new(0, 64), 0);
+        let at = |ms: u64| Instant(ms * 1_000_000);
+        let pass = |bench: &mut Bench, from: u64| {
+            for ms in (from..from + 3000).step_by(100) {
+                bench.store.finish(at(ms), &mut Vec::new());
+            }
+        };
+        pass(&mut bench, 1000); // checkpoints that cannot know yet that it is committed
+        if restarts {
+            bench = bench.restart();
         }
-        bench.write(object(1000 + n / 16), BlockRange::new(n as u16 % 16 * 64, 64), 8);
-        bench.quiet();
+        bench.store.raise_floor(GROUP, bench.version());
+        pass(&mut bench, 5000);
+        assert!(bench.store.space().client_blocks_free > 0);
     }
-    assert_eq!(bench.store.space().client_blocks_free, 0);
-    bench.write(object(1000), BlockRange::new(0, 64), 0);
-    let at = |ms: u64| Instant(ms * 1_000_000);
-    let pass = |bench: &mut Bench, from: u64| {
-        for ms in (from..from + 3000).step_by(100) {
-            bench.store.finish(at(ms), &mut Vec::new());
-        }
-    };
-    pass(&mut bench, 1000); // checkpoints that cannot know yet that it is committed
-    bench.store.raise_floor(GROUP, bench.version());
-    pass(&mut bench, 5000);
-    assert!(bench.store.space().client_blocks_free > 0);
 }
 
 #[test]

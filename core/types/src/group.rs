@@ -39,6 +39,9 @@ pub struct GroupState {
     pub joining: Vec<Joining>,
     /// `in_sync` plus the copies removed since the group could last commit (R11).
     pub complete: Vec<SliceId>,
+    /// The last epoch in which a write could be committed: this one, if one can. What was ordered in a later one was answered by
+    /// nobody.
+    pub could_commit: Epoch,
     /// All slices the group is assigned to, whatever their state.
     pub members: Vec<Member>,
     /// Copies that must be in sync for a write to commit (R9).

@@ -31,6 +31,12 @@ impl<T> Slab<T> {
     }
 
     /// What is kept under a key.
+    pub fn get(&self, key: u64) -> Option<&T> {
+        let slot = self.slots.get(key as u32 as usize).filter(|s| s.0 == (key >> 32) as u32)?;
+        slot.1.as_ref()
+    }
+
+    /// What is kept under a key, to be changed.
     pub fn get_mut(&mut self, key: u64) -> Option<&mut T> {
         self.slot(key)?.1.as_mut()
     }

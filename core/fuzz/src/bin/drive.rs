@@ -66,7 +66,7 @@ fn journal_block(bytes: &[u8]) {
     for (record, places) in &block.records {
         group.apply(record, places, &mut Left::default());
     }
-    group.settle(Version(u64::MAX));
+    group.settle(Version(u64::MAX), &mut Vec::new());
 }
 
 /// On a drive of which it is the first superblock.

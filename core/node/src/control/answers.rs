@@ -196,7 +196,9 @@ pub async fn watch(Shared(desk): Hand, Query(query): Query<After>) -> Json<Vec<a
     let mut states = desk.state.clone();
     loop {
         let events = events_after(&states.borrow_and_update(), query.after);
-        if !events.is_empty() || tokio::time::timeout_at(until, states.changed()).await.is_err() {
+        // nothing comes any more in time, or from a node that stops
+        if !events.is_empty() || !matches!(tokio::time::timeout_at(until, states.changed()).await, Ok(Ok(())))
+        {
             return Json(events);
         }
     }

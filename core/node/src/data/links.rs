@@ -221,6 +221,7 @@ mod tests {
             in_sync: vec![],
             joining: vec![],
             complete: vec![],
+            could_commit: Epoch(1),
             members: members.iter().map(|d| Member { slice: slice(d), assignment: 1 }).collect(),
             min_copies: 1,
             is_damaged: false,

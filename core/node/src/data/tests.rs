@@ -200,6 +200,7 @@ fn group(primary: u32, members: Vec<Member>) -> GroupState {
         in_sync: vec![],
         joining: vec![],
         complete: vec![],
+        could_commit: Epoch(1),
         members,
         min_copies: 1,
         is_damaged: false,

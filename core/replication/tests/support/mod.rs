@@ -93,6 +93,7 @@ impl Cluster {
             in_sync: all.clone(),
             joining: vec![],
             complete: all.clone(),
+            could_commit: Epoch(1),
             members: all.iter().map(|&slice| Member { slice, assignment: 1 }).collect(),
             min_copies,
             is_damaged: false,
@@ -313,8 +314,14 @@ impl Cluster {
     /// The metadata move: a compare-and-set that was accepted (R11, R14).
     pub fn change(&mut self, f: impl FnOnce(&mut GroupState)) {
         let before = self.state.primary;
+        if self.state.may_commit() {
+            self.state.could_commit = self.state.epoch;
+        }
         f(&mut self.state);
         self.state.epoch = self.state.epoch.next();
+        if self.state.may_commit() {
+            self.state.could_commit = self.state.epoch;
+        }
         if self.state.primary != before {
             self.state.primary_since = self.state.epoch;
         }

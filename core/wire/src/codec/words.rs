@@ -58,7 +58,7 @@ layout!(Joining { slice: SliceId, since: Epoch });
 layout!(Member { slice: SliceId, assignment: u64 });
 layout!(GroupState {
     group: GroupId, epoch: Epoch, primary: SliceId, primary_since: Epoch, in_sync: Vec<SliceId>,
-    joining: Vec<Joining>, complete: Vec<SliceId>, members: Vec<Member>, min_copies: u8,
+    joining: Vec<Joining>, complete: Vec<SliceId>, could_commit: Epoch, members: Vec<Member>, min_copies: u8,
     is_damaged: bool
 });
 layout!(Point { floor: Version, forgotten: Version });
