@@ -176,7 +176,15 @@ impl Client {
         after: Revision,
     ) -> Result<VolumeMap, ApiError> {
         let path = format!("/v1/attachments/{}/map?after={}&session={}", attachment.0, after.0, session.0);
-        self.call::<(), _>(Method::GET, &path, None, Duration::from_secs(MAP_WAIT_SECONDS)).await
+        let map: VolumeMap =
+            self.call::<(), _>(Method::GET, &path, None, Duration::from_secs(MAP_WAIT_SECONDS)).await?;
+        if map.revision <= after {
+            // it knows of nothing new, be it cut off from those that do: another is asked next
+            let _ = self.last.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| {
+                Some((last + 1) % self.urls.len())
+            });
+        }
+        Ok(map)
     }
 
     async fn get<A: DeserializeOwned>(&self, path: &str) -> Result<A, ApiError> {

@@ -385,6 +385,15 @@ impl Ring {
         }
     }
 
+    /// Whether the other end is gone, though it is not read from: a connection that is not read never tells (`Closed`).
+    pub fn is_hung_up(&self, conn: ConnId) -> bool {
+        let Some(held) = self.held(conn) else { return true };
+        let mut poll = libc::pollfd { fd: held.fd.as_raw_fd(), events: libc::POLLRDHUP, revents: 0 };
+        // SAFETY: one live entry, and no waiting.
+        let found = unsafe { libc::poll(&mut poll, 1, 0) };
+        found > 0 && poll.revents & (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) != 0
+    }
+
     /// A part of a drive as a disk of this ring.
     pub fn disk(&mut self, file: Arc<DriveFile>, start: u64, len: u64) -> RingDisk {
         RingDisk::new(self.engine.clone(), file, start, len)

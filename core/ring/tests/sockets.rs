@@ -309,3 +309,22 @@ fn a_ring_that_is_dropped_with_much_in_flight_ends_cleanly() {
         ring.turn(Some(now()), &mut Vec::new());
     }
 }
+
+#[test]
+fn a_peer_that_left_is_seen_though_nothing_is_received() {
+    let ring = &mut ring(true);
+    let (_, address) = ring.listen_tcp(loopback()).unwrap();
+    let mut client = TcpStream::connect(address).unwrap();
+    let conn = until(ring, |_, event| match event {
+        Event::Accepted { conn, .. } => Some(conn),
+        _ => None,
+    });
+    client.write_all(&[7; 64]).unwrap();
+    assert!(!ring.is_hung_up(conn));
+    drop(client);
+    let deadline = now() + Duration::from_secs(10);
+    while !ring.is_hung_up(conn) {
+        assert!(now() < deadline, "it left, and nobody sees it");
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+}

@@ -410,6 +410,10 @@ impl Host {
             self.drop_nbd(now, conn);
         } else if is_over {
             self.let_leave(now, conn);
+        } else if rests && self.ring.is_hung_up(conn) {
+            // what it left unread may have been sent again elsewhere, and be older than what was answered there (R22; found in
+            // review)
+            self.drop_nbd(now, conn);
         } else if rests {
             self.read_nbd(now, conn);
         }

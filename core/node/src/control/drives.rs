@@ -25,6 +25,8 @@ pub struct Drives {
     handles: Vec<Arc<DriveHandle>>,
     /// Registered ones, by the number metadata gave them.
     served: Mutex<Served>,
+    /// Those, and the ones whose slices are being told.
+    named: Mutex<Served>,
     /// Blocks a slice holds, and used.
     space: Mutex<BTreeMap<SliceId, (u64, u64)>>,
     distrusted: Mutex<BTreeMap<DriveId, BTreeSet<u8>>>,
@@ -58,8 +60,8 @@ pub async fn open(
 impl Drives {
     /// The opened drives, none of them registered yet.
     pub fn new(desk: Arc<Desk>, boot_id: String, handles: Vec<Arc<DriveHandle>>) -> Drives {
-        let (served, space, distrusted) = Default::default();
-        Drives { desk, boot_id, handles, served, space, distrusted, ended: watch::channel(0).0 }
+        let (served, named, space, distrusted) = Default::default();
+        Drives { desk, boot_id, handles, served, named, space, distrusted, ended: watch::channel(0).0 }
     }
 
     /// Registers each drive (R1); from then on it is served. Returns when all are.
@@ -93,6 +95,9 @@ impl Drives {
             };
             let state = self.desk.now();
             let views = views(&state, id, facts.slices);
+            // its slices may say something before we come back from telling them (found in review: that their floors are zero was
+            // said to nobody, and the drive stayed stale)
+            self.named.lock().unwrap_or_else(PoisonError::into_inner).insert(id, handle.clone());
             let (own, given) = (handle.clone(), views);
             tokio::task::spawn_blocking(move || own.registered(id, &given, is_stale)).await??;
             handle.peers(&Arc::new(peers(&state, &self.boot_id)));
@@ -192,7 +197,7 @@ impl Drives {
             }
             FromSlice::Failed { slice, why } => {
                 tracing::error!("slice {slice}: its drive failed: {why}");
-                let handle = self.served(slice.drive);
+                let handle = self.named(slice.drive);
                 if let Some(open) = handle.map(|h| h.facts().open) {
                     self.later(Command::Failed { drive: slice.drive, open, why });
                 }
@@ -203,7 +208,7 @@ impl Drives {
 
     /// Once all slices of a stale drive said that their floors durably count as zero, metadata may trust it again (R1).
     fn distrusted(&self, slice: SliceId) {
-        let Some(handle) = self.served(slice.drive) else { return };
+        let Some(handle) = self.named(slice.drive) else { return };
         let mut all = self.distrusted.lock().unwrap_or_else(PoisonError::into_inner);
         let said = all.entry(slice.drive).or_default();
         said.insert(slice.index);
@@ -213,8 +218,8 @@ impl Drives {
         }
     }
 
-    fn served(&self, drive: DriveId) -> Option<Arc<DriveHandle>> {
-        self.served.lock().unwrap_or_else(PoisonError::into_inner).get(&drive).cloned()
+    fn named(&self, drive: DriveId) -> Option<Arc<DriveHandle>> {
+        self.named.lock().unwrap_or_else(PoisonError::into_inner).get(&drive).cloned()
     }
     fn later(&self, command: Command) {
         let desk = self.desk.clone();
