@@ -197,6 +197,24 @@ impl<P: Clone> Group<P> {
         }
     }
 
+    /// We are no copy of it any more.
+    pub fn leave(&mut self, cx: &mut Cx<P>) {
+        if let Role::Primary(primary) = core::mem::replace(&mut self.role, Role::Replica(Replica::default()))
+        {
+            cx.led_changed = true;
+            for asker in primary.askers() {
+                cx.reply(asker, not_primary(self.state.epoch, self.state.primary), None);
+            }
+        }
+        for held in core::mem::take(&mut self.held) {
+            cx.reply(held.asker, not_primary(self.state.epoch, self.state.primary), None);
+        }
+        let state = &mut self.state;
+        [&mut state.in_sync, &mut state.complete].into_iter().for_each(|list| list.retain(|s| *s != cx.me));
+        state.joining.retain(|j| j.slice != cx.me);
+        state.members.retain(|m| m.slice != cx.me);
+    }
+
     /// Raises our floor where we may (R15): the store makes it durable with its next journal block.
     pub fn raise_floor(&mut self, cx: &mut Cx<P>, floor: Version) {
         if floor > self.ledger.floor {

@@ -319,6 +319,11 @@ impl<P: Clone> Machine<P> {
             else {
                 continue;
             };
+            // what we last heard may still count us in (simulator, seed 1699: the slice was cut off while its copy was made elsewhere,
+            // kept what it held, and asked to take over twice a second); under another number we are a copy again
+            if group.state.assignment_of(self.cx.me) == Some(assignment) {
+                group.leave(&mut self.cx);
+            }
             if !group.is_copy(self.cx.me) {
                 group.apply(&Body::DropGroup);
                 self.cx.persist(id, group.seen, Body::DropGroup, None, Wait::Nothing);

@@ -236,6 +236,28 @@ fn a_slice_given_a_group_it_had_lost_begins_empty() {
 }
 
 #[test]
+fn a_slice_that_was_cut_off_while_its_copy_was_dropped_drops_it() {
+    // simulator, seed 1699: the last it had heard was that it is in sync, so it kept all and asked to take over for ever
+    let mut c = Cluster::new(3, 2);
+    c.run(3 * SECOND);
+    c.write_till_done(1, 0, 1, 5);
+    c.run(SECOND);
+    c.isolate(2);
+    c.change(|s| {
+        s.in_sync.retain(|copy| *copy != slice(2));
+        s.members.retain(|m| m.slice != slice(2));
+    });
+    c.run(SECOND);
+    c.ignorant.insert(2);
+    c.dropped = vec![(GROUP, 1)];
+    c.reconnect();
+    c.run(3 * SECOND);
+    assert!(!c.group(2).is_copy(slice(2)));
+    assert!(c.image(2).blocks.is_empty());
+    assert_eq!(c.value(2, 0), 5);
+}
+
+#[test]
 fn a_joiner_proposed_and_then_lost_does_not_hold_up_its_group_for_ever() {
     // R6: from the proposal on it must acknowledge; if the proposal was lost and the joiner with it, nobody proposed
     // anything any more, and every write waited

@@ -55,6 +55,8 @@ pub struct Cluster {
     pub next_conn: u64,
     /// Nodes that the metadata tell nothing of the group yet.
     pub ignorant: BTreeSet<usize>,
+    /// What those are told that they no longer have: a group, the number of its assignment (R20).
+    pub dropped: Vec<(GroupId, u64)>,
     /// Nothing panics when a block is intact nowhere.
     pub may_lose: bool,
     pub replies: BTreeMap<(u64, u16), (ClientResult, Option<Payload>)>,
@@ -124,6 +126,7 @@ impl Cluster {
             answered_below: 0,
             next_conn: 0,
             ignorant: BTreeSet::new(),
+            dropped: vec![],
             may_lose: false,
             replies: BTreeMap::new(),
             counters: Counters::default(),
@@ -153,6 +156,9 @@ impl Cluster {
             view.attachments.insert(AttachmentId(1), self.attachment);
         }
         view.fences = self.fences.clone();
+        if self.ignorant.contains(&node) {
+            view.dropped_groups = self.dropped.clone();
+        }
         Arc::new(view)
     }
 
