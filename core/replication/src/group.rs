@@ -1,5 +1,5 @@
 //! One group at this slice: what is known of it, in which epoch we act, and as what.
-use crate::cx::Cx;
+use crate::cx::{Asker, Cx};
 use crate::io::Output;
 use crate::primary::{Phase, Primary};
 use crate::replica::Replica;
@@ -187,13 +187,17 @@ impl<P: Clone> Group<P> {
                 if let Some(GroupChange::GiveWay { .. }) = primary.gives_way {
                     self.had_before = Some(primary.had);
                 }
-                for asker in primary.askers() {
-                    cx.reply(asker, not_primary(self.state.epoch, self.state.primary), None);
-                }
+                self.turn_away(cx, primary.askers());
             }
         }
-        for held in core::mem::take(&mut self.held) {
-            cx.reply(held.asker, not_primary(self.state.epoch, self.state.primary), None);
+        self.turn_away(cx, []);
+    }
+
+    /// Who asked is to ask elsewhere, and so is who is held.
+    fn turn_away(&mut self, cx: &mut Cx<P>, askers: impl IntoIterator<Item = Asker>) {
+        let held = core::mem::take(&mut self.held).into_iter().map(|held| held.asker);
+        for asker in askers.into_iter().chain(held) {
+            cx.reply(asker, not_primary(self.state.epoch, self.state.primary), None);
         }
     }
 
@@ -202,13 +206,9 @@ impl<P: Clone> Group<P> {
         if let Role::Primary(primary) = core::mem::replace(&mut self.role, Role::Replica(Replica::default()))
         {
             cx.led_changed = true;
-            for asker in primary.askers() {
-                cx.reply(asker, not_primary(self.state.epoch, self.state.primary), None);
-            }
+            self.turn_away(cx, primary.askers());
         }
-        for held in core::mem::take(&mut self.held) {
-            cx.reply(held.asker, not_primary(self.state.epoch, self.state.primary), None);
-        }
+        self.turn_away(cx, []);
         let state = &mut self.state;
         [&mut state.in_sync, &mut state.complete].into_iter().for_each(|list| list.retain(|s| *s != cx.me));
         state.joining.retain(|j| j.slice != cx.me);
