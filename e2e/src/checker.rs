@@ -27,6 +27,8 @@ struct Cell {
 
 /// A wait this long is a stall.
 const STALL: Duration = Duration::from_millis(100);
+/// After an answer that there is no space.
+const FULL_REST: Duration = Duration::from_millis(200);
 
 /// An answer that was long in coming.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +50,8 @@ pub struct Spell {
     pub longest: Duration,
     /// Answers that were errors.
     pub errors: u64,
+    /// Answers that there is no space; these writes were sent again, as they were.
+    pub full: u64,
     /// Every wait that was a stall.
     pub stalls: Vec<Stall>,
 }
@@ -74,6 +78,15 @@ pub struct Checker {
     seed: u64,
     writers: Vec<Writer>,
     depth: usize,
+}
+
+/// A write on its way.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    first: u64,
+    count: u64,
+    number: u32,
+    at: Instant,
 }
 
 #[derive(Debug)]
@@ -142,6 +155,7 @@ impl Checker {
             sum.answered += spell.answered;
             sum.pending += spell.pending;
             sum.errors += spell.errors;
+            sum.full += spell.full;
             sum.longest = sum.longest.max(spell.longest);
             sum.stalls.extend(spell.stalls);
         }
@@ -178,6 +192,16 @@ impl Checker {
     }
 }
 
+impl Sent {
+    /// Sends it; false when the connection ended.
+    fn send(self, client: &mut Client, seed: u64, under_way: &mut BTreeMap<u64, Sent>) -> bool {
+        let cells = self.first..self.first + self.count;
+        let data: Vec<u8> = cells.flat_map(|cell| content(seed, cell, self.number)).collect();
+        let sent = client.send_write(self.first * CELL as u64, &data);
+        sent.map(|handle| under_way.insert(handle, Sent { at: Instant::now(), ..self })).is_ok()
+    }
+}
+
 impl Writer {
     fn write(
         &mut self,
@@ -189,45 +213,44 @@ impl Writer {
     ) -> Result<Spell> {
         let mut client = Client::connect(socket, name).context("connect to write")?;
         let mut spell = Spell::default();
-        let mut under_way: BTreeMap<u64, (u64, u64, Instant)> = BTreeMap::new();
+        let mut under_way: BTreeMap<u64, Sent> = BTreeMap::new();
         let mut ended = false;
         loop {
             let wants_more = !stop.load(Ordering::Relaxed);
-            while wants_more && under_way.len() < depth {
+            while wants_more && !ended && under_way.len() < depth {
                 let Some((first, count)) = self.choose(&under_way) else { break };
                 self.number += 1;
-                let data: Vec<u8> =
-                    (first..first + count).flat_map(|cell| content(seed, cell, self.number)).collect();
+                let write = Sent { first, count, number: self.number, at: Instant::now() };
                 for cell in first..first + count {
                     self.cell(cell).pending = Some(self.number);
                 }
-                match client.send_write(first * CELL as u64, &data) {
-                    Ok(handle) => drop(under_way.insert(handle, (first, count, Instant::now()))),
-                    Err(_) => {
-                        ended = true;
-                        break;
-                    }
-                }
+                ended = !write.send(&mut client, seed, &mut under_way);
             }
             if ended || under_way.is_empty() {
                 break;
             }
             let Ok((handle, errno)) = client.answer() else { break };
-            let (first, count, sent) = under_way.remove(&handle).context("an answer to nothing")?;
-            let lasted = sent.elapsed();
+            let write = under_way.remove(&handle).context("an answer to nothing")?;
+            let lasted = write.at.elapsed();
             spell.longest = spell.longest.max(lasted);
             if lasted >= STALL {
-                spell.stalls.push(Stall { since: sent, lasted });
+                spell.stalls.push(Stall { since: write.at, lasted });
             }
-            if errno != 0 {
+            match errno as i32 {
+                0 => {
+                    spell.answered += 1;
+                    for cell in write.first..write.first + write.count {
+                        *self.cell(cell) = Cell { answered: write.number, pending: None };
+                    }
+                }
+                libc::ENOSPC => {
+                    // what a client does who keeps what it could not write
+                    spell.full += 1;
+                    std::thread::sleep(FULL_REST);
+                    ended = !write.send(&mut client, seed, &mut under_way);
+                }
                 // Refused whole: what was there before is there still. But a piece of it may have been done.
-                spell.errors += 1;
-                continue;
-            }
-            spell.answered += 1;
-            for cell in first..first + count {
-                let cell = self.cell(cell);
-                *cell = Cell { answered: cell.pending.context("a pending write")?, pending: None };
+                _ => spell.errors += 1,
             }
         }
         spell.pending = under_way.len() as u64;
@@ -240,7 +263,7 @@ impl Writer {
     }
 
     /// Cells to write next: none that are under way, so that each has one possible successor.
-    fn choose(&mut self, under_way: &BTreeMap<u64, (u64, u64, Instant)>) -> Option<(u64, u64)> {
+    fn choose(&mut self, under_way: &BTreeMap<u64, Sent>) -> Option<(u64, u64)> {
         for _ in 0..32 {
             let at = self.random.random_range(0..self.cells.len());
             let stripe = *self.cells.keys().nth(at)?;
@@ -252,7 +275,7 @@ impl Writer {
                 _ => (WRITE_CELLS_MAX, 8),
             };
             let first = stripe * STRIPE + self.random.random_range(0..=(STRIPE - count) / align) * align;
-            let is_free = under_way.values().all(|(f, c, _)| first + count <= *f || f + c <= first);
+            let is_free = under_way.values().all(|w| first + count <= w.first || w.first + w.count <= first);
             let is_settled = (first..first + count).all(|cell| self.cell(cell).pending.is_none());
             if is_free && is_settled {
                 return Some((first, count));
