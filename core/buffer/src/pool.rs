@@ -11,7 +11,7 @@ use std::rc::Rc;
 const CLASSES: [usize; 7] = [4096, 16 << 10, 64 << 10, 256 << 10, 512 << 10, 1 << 20, 2 << 20];
 /// Alignment of every slot: what O_DIRECT asks for at most.
 const ALIGN: usize = 4096;
-/// Bytes of free slots kept for reuse, by class; more are given back.
+/// Bytes of free slots kept for reuse, of all classes together and beside the arena's; more are given back.
 const KEPT_BYTES_MAX: usize = 16 << 20;
 
 struct Slot {
@@ -19,20 +19,33 @@ struct Slot {
     len: usize,
     class: usize,
     views: Cell<u32>,
+    account: Cell<Account>,
     /// Its memory is the arena's.
     is_cut: bool,
+}
+
+/// Whom a slot is counted for.
+#[derive(Clone, Copy)]
+enum Account {
+    Main,
+    Beside,
 }
 
 struct Shared {
     arena: Option<Arena>,
     free: RefCell<[Vec<NonNull<Slot>>; CLASSES.len()]>,
-    live_bytes: Cell<usize>,
-    peak_bytes: Cell<usize>,
+    /// Bytes in the free lists that are not the arena's.
+    free_bytes: Cell<usize>,
+    /// By account.
+    live_bytes: [Cell<usize>; 2],
 }
 
 /// Slots of one thread.
 #[derive(Clone)]
-pub struct Pool(Rc<Shared>);
+pub struct Pool {
+    shared: Rc<Shared>,
+    account: Account,
+}
 
 /// A counted view into a slot of a pool.
 pub struct Buf {
@@ -56,27 +69,36 @@ impl Pool {
 
     /// An empty pool whose slots are cut from an arena first, as long as it has room.
     pub fn over(arena: Option<Arena>) -> Pool {
-        let (live_bytes, peak_bytes) = (Cell::new(0), Cell::new(0));
-        Pool(Rc::new(Shared { arena, free: RefCell::default(), live_bytes, peak_bytes }))
+        let (free, free_bytes, live_bytes) = Default::default();
+        Pool { shared: Rc::new(Shared { arena, free, free_bytes, live_bytes }), account: Account::Main }
+    }
+
+    /// The same slots, counted apart: for what is bounded by other means than the rest (S4).
+    pub fn beside(&self) -> Pool {
+        Pool { shared: self.shared.clone(), account: Account::Beside }
     }
 
     /// What its slots are cut from first.
     pub fn arena(&self) -> Option<&Arena> {
-        self.0.arena.as_ref()
+        self.shared.arena.as_ref()
     }
 
     /// A buffer of `len` bytes, with whatever its slot held before. Bounds on memory are its callers' (permits, grants).
     pub fn take(&self, len: usize) -> Buf {
         let class = CLASSES.iter().position(|&c| len <= c).unwrap_or(CLASSES.len());
-        let reused = self.0.free.borrow_mut().get_mut(class).and_then(Vec::pop);
+        let shared = &*self.shared;
+        let reused = shared.free.borrow_mut().get_mut(class).and_then(Vec::pop);
         let slot = reused.unwrap_or_else(|| Slot::new(class, len, self.arena()));
         // SAFETY: slots are live while they are in the free list or have a view; this one came from the list or is new.
         let slot_ref = unsafe { slot.as_ref() };
+        if reused.is_some() && !slot_ref.is_cut {
+            shared.free_bytes.set(shared.free_bytes.get() - slot_ref.len);
+        }
         slot_ref.views.set(1);
-        let live = self.0.live_bytes.get() + slot_ref.len;
-        self.0.live_bytes.set(live);
-        self.0.peak_bytes.set(self.0.peak_bytes.get().max(live));
-        Buf { slot, start: 0, len: len as u32, pool: self.0.clone() }
+        slot_ref.account.set(self.account);
+        let live = &shared.live_bytes[self.account as usize];
+        live.set(live.get() + slot_ref.len);
+        Buf { slot, start: 0, len: len as u32, pool: self.shared.clone() }
     }
 
     /// A zeroed buffer of `len` bytes.
@@ -93,14 +115,9 @@ impl Pool {
         buf
     }
 
-    /// Bytes of slots in use.
+    /// Bytes of slots in use that were taken here, not [`Pool::beside`].
     pub fn live_bytes(&self) -> usize {
-        self.0.live_bytes.get()
-    }
-
-    /// The most bytes of slots that were in use at once.
-    pub fn peak_bytes(&self) -> usize {
-        self.0.peak_bytes.get()
+        self.shared.live_bytes[self.account as usize].get()
     }
 }
 
@@ -108,7 +125,8 @@ impl Slot {
     fn new(class: usize, len: usize, arena: Option<&Arena>) -> NonNull<Slot> {
         let len = CLASSES.get(class).copied().unwrap_or(len.next_multiple_of(ALIGN)).max(ALIGN);
         let slot = |memory, is_cut| {
-            NonNull::from(Box::leak(Box::new(Slot { memory, len, class, views: Cell::new(0), is_cut })))
+            let (views, account) = (Cell::new(0), Cell::new(Account::Main));
+            NonNull::from(Box::leak(Box::new(Slot { memory, len, class, views, account, is_cut })))
         };
         // one of no class is not kept, and what was cut is not given back
         if let Some(memory) = arena.filter(|_| class < CLASSES.len()).and_then(|a| a.cut(len)) {
@@ -225,11 +243,14 @@ impl Drop for Buf {
         if slot.views.get() > 0 {
             return;
         }
-        self.pool.live_bytes.set(self.pool.live_bytes.get() - slot.len);
+        let live = &self.pool.live_bytes[slot.account.get() as usize];
+        live.set(live.get() - slot.len);
+        let free_bytes = self.pool.free_bytes.get() + if slot.is_cut { 0 } else { slot.len };
         let mut free = self.pool.free.borrow_mut();
         match free.get_mut(slot.class) {
-            Some(list) if slot.is_cut || (list.len() + 1) * slot.len <= KEPT_BYTES_MAX => {
-                list.push(self.slot)
+            Some(list) if slot.is_cut || free_bytes <= KEPT_BYTES_MAX => {
+                self.pool.free_bytes.set(free_bytes);
+                list.push(self.slot);
             }
             // SAFETY: this was its last view.
             _ => unsafe { Slot::free(self.slot) },

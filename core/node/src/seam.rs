@@ -47,6 +47,8 @@ pub enum ToSlice {
     },
     /// Stop in service: hand over, then end the thread.
     Stop,
+    /// The drive is somebody else's now: end the thread at once, and write nothing more.
+    Abandon,
 }
 
 /// From a slice's thread.

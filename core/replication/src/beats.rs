@@ -121,8 +121,9 @@ impl<P: Clone> Machine<P> {
 
     pub(crate) fn grant(&mut self) {
         let is_full = self.cx.is_full;
+        let share = self.cx.memory.grant(self.cx.peers.map.values().filter(|p| p.is_up).count());
         for (&to, peer) in &mut self.cx.peers.map {
-            if let Some(grant) = peer.grant(is_full) {
+            if let Some(grant) = peer.grant(share, is_full) {
                 self.cx.out.push(Output::Send { to, message: PeerMessage::Grant(grant), payload: None });
             }
         }

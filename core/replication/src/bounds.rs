@@ -1,6 +1,7 @@
 //! Whether every bound of a group holds (R41): for checkers.
 use crate::group::{Group, Role};
 use crate::machine::Machine;
+use crate::memory::slot_blocks;
 use crate::peers::GRANT_PREPARES_MAX;
 use alloc::string::String;
 use sarsen_types::limits::{
@@ -10,11 +11,24 @@ use sarsen_types::limits::{
 impl<P: Clone> Machine<P> {
     /// What is beyond its bound, in words; `None` when nothing is.
     pub fn excess(&self) -> Option<String> {
+        let kept: u64 = self.groups().map(Group::kept_blocks).sum();
+        let rewrites: u64 = self.groups().map(Group::rewritten_blocks).sum();
+        let max = self.cx.memory.clients;
+        if kept > max + rewrites {
+            return Some(alloc::format!("blocks of clients' writes in memory: {kept}, at most {max}"));
+        }
         self.groups().find_map(Group::excess)
     }
 }
 
-impl<P> Group<P> {
+impl<P: Clone> Group<P> {
+    /// Blocks that a takeover writes again: no client waits for them.
+    fn rewritten_blocks(&self) -> u64 {
+        let Role::Primary(primary) = &self.role else { return 0 };
+        let rewrites = primary.pending.iter().filter(|p| p.is_rewrite());
+        rewrites.map(|p| slot_blocks(u64::from(p.write.data_blocks()))).sum()
+    }
+
     fn excess(&self) -> Option<String> {
         let mut counts = alloc::vec![("requests held", self.held.len(), GROUP_HELD_MAX)];
         match &self.role {

@@ -3,6 +3,7 @@ use crate::cx::{Asker, Cx};
 use crate::group::{Group, Role};
 use crate::io::ConnId;
 use crate::machine::Machine;
+use crate::memory::slot_blocks;
 use crate::requests::{Held, Op, Stage, Verdict, admit, is_whole, not_primary};
 use alloc::vec::Vec;
 use sarsen_types::limits::{self, GROUP_HELD_MAX};
@@ -38,10 +39,15 @@ impl<P: Clone> Machine<P> {
         if payload.is_some() {
             // R40, R41: as long as there is memory for it, whatever then becomes of it
             let blocks = kept_by(&request);
-            if self.cx.kept_blocks + blocks > limits::SLICE_KEPT_BLOCKS_MAX {
+            let is_stuck = group.is_stuck();
+            if self.cx.kept_blocks + blocks > self.cx.memory.clients
+                || is_stuck && self.cx.stuck_blocks + blocks > self.cx.memory.stuck()
+            {
+                self.cx.counters.memory_full += 1;
                 return self.cx.reply(asker, retry, None);
             }
             self.cx.kept_blocks += blocks;
+            self.cx.stuck_blocks += if is_stuck { blocks } else { 0 };
         }
         let before = group.held.len();
         group.client(&mut self.cx, Held { asker, request, payload });
@@ -99,7 +105,7 @@ impl<P: Clone> Group<P> {
         let Role::Primary(primary) = &self.role else { return held };
         let waiting = primary.waiting.iter().filter(|op| op.payload.is_some()).map(|op| of(&op.request));
         held + waiting.sum::<u64>()
-            + primary.pending.iter().map(|p| u64::from(p.write.data_blocks())).sum::<u64>()
+            + primary.pending.iter().map(|p| slot_blocks(u64::from(p.write.data_blocks()))).sum::<u64>()
     }
 
     /// R22: whether an ordered write of an older session of the attachment is uncommitted in these blocks. A newer session
@@ -147,8 +153,7 @@ impl<P: Clone> Group<P> {
     }
 }
 
-/// Blocks of memory that a request's data take while they are kept: slots come in sizes four times apart.
-fn kept_by(request: &ClientRequest) -> u64 {
-    let blocks = u64::from(request.op.range().map_or(0, |r| r.count));
-    [1, 4, 16, 64].into_iter().find(|slot| blocks <= *slot).unwrap_or(blocks)
+/// Blocks of memory that a request's data take while they are kept.
+pub(crate) fn kept_by(request: &ClientRequest) -> u64 {
+    slot_blocks(u64::from(request.op.range().map_or(0, |r| r.count)))
 }

@@ -49,6 +49,10 @@ counters! {
     promotions,
     /// Retries answered from a record (R21).
     answered_from_record,
+    /// Writes told to come again for want of memory (R40).
+    memory_full,
+    /// Writes given up by a group that could not serve them.
+    given_up,
     /// Retries that waited for the request in progress.
     retries_joined,
     /// Requests refused for an older session.

@@ -1,6 +1,7 @@
 //! What all groups of a slice share while an input is worked on: the time, the peers, the outputs.
 use crate::counters::Counters;
 use crate::io::{ConnId, Output, Read, Token};
+use crate::memory::Memory;
 use crate::peers::Peers;
 use crate::wait::Wait;
 use alloc::collections::BTreeMap;
@@ -48,6 +49,12 @@ pub struct Cx<P> {
     pub is_waiting: bool,
     /// Blocks of clients' writes kept by all groups: counted at times, and raised with each write meanwhile (R41).
     pub kept_blocks: u64,
+    /// Of them, of groups that cannot serve now.
+    pub stuck_blocks: u64,
+    /// Blocks of clients' reads under way, counted and raised like them, and lowered with each answer.
+    pub read_blocks: u64,
+    /// What may be kept.
+    pub memory: Memory,
     /// Takeovers begun: names their questions.
     pub attempts: u32,
     /// Groups to be looked at again once this input is worked on.

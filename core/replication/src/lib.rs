@@ -13,7 +13,7 @@
 //!
 //! Reading order, the path of a write: [`machine`] (step), [`clients`] (the door), [`requests`] (admit), [`primary`] (the
 //! role), [`order`], [`replica`] (prepare), [`commit`]; then [`reads`], [`takeover`] with [`resolve`] and [`winners`],
-//! [`join`] with [`recover`], [`repair`], [`fence`], and [`beats`] with [`peers`].
+//! [`join`] with [`recover`], [`repair`], [`fence`], and [`beats`] with [`peers`]; [`memory`] says how much of all that is kept.
 #![no_std]
 #![forbid(unsafe_code)]
 extern crate alloc;
@@ -30,6 +30,7 @@ pub mod group;
 pub mod io;
 pub mod join;
 pub mod machine;
+pub mod memory;
 pub mod order;
 pub mod peers;
 pub mod primary;
@@ -46,3 +47,4 @@ pub mod winners;
 pub use counters::Counters;
 pub use io::{Blocks, ConnId, Input, Output, Read, ReadFailed, Token, Which};
 pub use machine::{Config, Machine};
+pub use memory::Memory;

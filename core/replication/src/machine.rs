@@ -3,6 +3,7 @@ use crate::counters::Counters;
 use crate::cx::Cx;
 use crate::group::{Group, Role};
 use crate::io::{Blocks, ConnId, Input, Output, ReadFailed, Token};
+use crate::memory::Memory;
 use crate::peers::Peers;
 use crate::wait::Wait;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -30,6 +31,8 @@ pub struct Config {
     pub started: Instant,
     /// Reads wait for a round of heartbeats (R4).
     pub confirm: bool,
+    /// What it may keep in memory (S4).
+    pub memory: Memory,
 }
 
 /// See the module.
@@ -68,6 +71,9 @@ impl<P: Clone> Machine<P> {
             led_changed: false,
             is_waiting: false,
             kept_blocks: 0,
+            stuck_blocks: 0,
+            read_blocks: 0,
+            memory: config.memory,
             attempts: 0,
             again: Vec::new(),
         };
@@ -161,7 +167,7 @@ impl<P: Clone> Machine<P> {
             if now >= self.next_look {
                 self.next_look = now + LOOK;
                 self.cx.is_waiting = false;
-                self.cx.kept_blocks = self.groups.values().map(Group::kept_blocks).sum();
+                self.count_kept();
                 for group in self.groups.values_mut() {
                     group.replica_tick(&mut self.cx);
                     group.primary_tick(&mut self.cx);

@@ -95,10 +95,12 @@ impl<P: Clone> Group<P> {
         }
     }
 
-    /// R7: every in-sync copy granted it, and our own bounds hold.
+    /// R7: every in-sync copy granted it, and our own bounds hold. Where others need the memory, what could not be committed is
+    /// not ordered: it could not be told to come again (R41).
     fn has_room(&mut self, cx: &mut Cx<P>, blocks: u64) -> bool {
         let Role::Primary(primary) = &self.role else { return false };
-        primary.pending.len() < limits::GROUP_PENDING_MAX
+        (self.state.may_commit() || cx.kept_blocks <= cx.memory.stuck())
+            && primary.pending.len() < limits::GROUP_PENDING_MAX
             && primary.refused.is_empty()
             && primary.needed(&self.state, cx.me).iter().all(|s| cx.peers.has_room(*s, blocks))
     }

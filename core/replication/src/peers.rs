@@ -1,4 +1,5 @@
 //! The other slices: streams, heartbeats (R3, L7), rounds (R4), grants (R7).
+use crate::memory::slot_blocks;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use sarsen_types::{Epoch, GroupId, Instant, SliceId};
@@ -6,10 +7,8 @@ use sarsen_wire::peer::{Beat, BeatAck, Grant, digest};
 
 /// Prepares a slice lets one other have under way to it (R7).
 pub const GRANT_PREPARES_MAX: u64 = 2048;
-/// Blocks of them (R7).
+/// Blocks of them, of memory (R7).
 pub const GRANT_BLOCKS_MAX: u64 = 16 * 1024;
-// a grant lets every group's largest piece through
-const _: () = assert!(GRANT_BLOCKS_MAX >= 2 * sarsen_types::limits::PIECE_BLOCKS_MAX as u64);
 
 /// What an echo covers: groups with the moment the heartbeat was sent, and its round.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -135,7 +134,7 @@ impl Peer {
     pub fn has_room(&self, blocks: u64) -> bool {
         self.is_up
             && self.used.prepares < self.granted_us.prepares
-            && self.used.blocks + blocks <= self.granted_us.blocks
+            && self.used.blocks + slot_blocks(blocks) <= self.granted_us.blocks
     }
 
     /// Whether it said that it is full (S16).
@@ -146,7 +145,7 @@ impl Peer {
     /// A Prepare goes out. What must be sent whatever was granted (R16) may run over: it counts all the same.
     pub fn spend(&mut self, blocks: u64) {
         self.used.prepares += 1;
-        self.used.blocks += blocks;
+        self.used.blocks += slot_blocks(blocks);
     }
 
     /// It granted more.
@@ -157,18 +156,19 @@ impl Peer {
     /// A Prepare of it is durable here, and its place free again.
     pub fn done(&mut self, blocks: u64) {
         self.taken.prepares += 1;
-        self.taken.blocks += blocks;
+        self.taken.blocks += slot_blocks(blocks);
     }
 
-    /// What to grant it now, when it is worth a message.
-    pub fn grant(&mut self, is_full: bool) -> Option<Grant> {
+    /// What to grant it now, when it is worth a message: `blocks` of memory are its share.
+    pub fn grant(&mut self, blocks: u64, is_full: bool) -> Option<Grant> {
         let next = Grant {
             prepares: self.taken.prepares + GRANT_PREPARES_MAX,
-            blocks: self.taken.blocks + GRANT_BLOCKS_MAX,
+            // what was granted stays granted, though it shares with more now
+            blocks: (self.taken.blocks + blocks).max(self.granted_it.blocks),
             is_full,
         };
         let worth = next.prepares - self.granted_it.prepares >= GRANT_PREPARES_MAX / 4
-            || next.blocks - self.granted_it.blocks >= GRANT_BLOCKS_MAX / 4
+            || next.blocks - self.granted_it.blocks >= blocks / 4
             || next.is_full != self.granted_it.is_full;
         (self.is_up && worth).then(|| {
             self.granted_it = next;
@@ -257,7 +257,7 @@ mod tests {
     fn a_new_stream_forgets_grants_and_lists() {
         let (mut primary, mut replica) = pair();
         primary.set_led(alloc::vec![(GroupId(1), Epoch(1))]);
-        primary.granted(replica.grant(false).unwrap());
+        primary.granted(replica.grant(256, false).unwrap());
         assert!(primary.has_room(64));
         primary.beat(Instant(1), 1);
         primary.connected(false);

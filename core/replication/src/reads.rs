@@ -46,6 +46,10 @@ impl<P> Reads<P> {
     pub fn askers(&self) -> impl Iterator<Item = Asker> {
         self.slab.values().map(|r| r.asker)
     }
+    /// Blocks of them.
+    pub fn blocks(&self) -> u64 {
+        self.slab.values().map(|r| u64::from(r.read.range.count)).sum()
+    }
     /// Whether none is under way.
     pub fn is_empty(&self) -> bool {
         self.slab.is_empty()
@@ -101,6 +105,7 @@ impl<P: Clone> Group<P> {
             repairing: 0,
             has_waited: false,
         };
+        cx.read_blocks += u64::from(kept.read.range.count);
         let key = primary.reads.slab.insert(kept);
         let epoch = primary.epoch;
         self.ask(cx, key, epoch, read, is_status);
@@ -197,9 +202,11 @@ impl<P: Clone> Group<P> {
             return;
         }
         let Role::Primary(primary) = &mut self.role else { return };
-        let Some(ReadOp { asker, answer: Some((result, payload)), .. }) = primary.reads.slab.take(key) else {
+        let Some(ReadOp { asker, read, answer: Some((result, payload)), .. }) = primary.reads.slab.take(key)
+        else {
             return;
         };
+        cx.read_blocks = cx.read_blocks.saturating_sub(u64::from(read.range.count));
         cx.counters.reads += 1;
         cx.reply(asker, result, payload);
     }

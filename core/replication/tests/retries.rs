@@ -1,5 +1,6 @@
 //! Requests that come again: once done they are not done again, and none of an older life is done late (R21, R22).
 mod support;
+use sarsen_replication::Memory;
 use sarsen_types::*;
 use sarsen_wire::client::{ClientResult, Refusal};
 use support::{Cluster, slice};
@@ -199,10 +200,37 @@ fn what_a_slice_keeps_of_writes_that_cannot_commit_is_bounded_and_the_rest_comes
         told += usize::from(matches!(c.reply(n), Some(ClientResult::Retry { .. })));
     }
     c.step();
+    // and of a group that cannot serve it is a part of that: what others of the slice need is left
+    let kept = kept(&c);
+    assert!(kept <= c.memory.stuck() && told > 0, "{kept} {told}");
+}
+
+/// Blocks of writes that the primary keeps.
+fn kept(c: &Cluster) -> u64 {
     let group = c.group(0);
     let sarsen_replication::group::Role::Primary(p) = &group.role else { panic!("it leads") };
-    let kept = 64 * (p.pending.len() + p.waiting.len() + group.held.len()) as u64;
-    assert!(kept <= limits::SLICE_KEPT_BLOCKS_MAX && told > 0, "{kept} {told}");
+    64 * (p.pending.len() + p.waiting.len() + group.held.len()) as u64
+}
+
+#[test]
+fn a_group_that_cannot_serve_any_more_gives_up_what_it_had_not_ordered() {
+    // found in review: what it kept was all that the slice may keep, and no other group of it took a write
+    let mut c = Cluster::new(3, 2);
+    c.memory = Memory { clients: 4096, peers: 256 };
+    c.crash_all();
+    c.start_all();
+    c.run(6 * SECOND);
+    (1..3).for_each(|node| c.store(node).is_slow = true);
+    for n in 1..=60 {
+        c.chunk = (n % 16) as u32;
+        c.write(0, n, (n / 16 * 64) as u16, 64, n);
+    }
+    c.step();
+    assert!(kept(&c) == 60 * 64, "a group that serves keeps all of them: {}", kept(&c));
+    (1..3).for_each(|node| c.crash(node, 0));
+    c.run(4 * SECOND);
+    let told = (1..=60).filter(|n| matches!(c.reply(*n), Some(ClientResult::Retry { .. }))).count();
+    assert!(kept(&c) <= c.memory.stuck() && told >= 40, "{} {told}", kept(&c));
 }
 
 #[test]

@@ -27,6 +27,8 @@ pub struct RingConfig {
     pub zero_copy: ZeroCopy,
     /// The kernel keeps files and the pool's arena at hand (L5).
     pub keeps_files: bool,
+    /// Bytes that busy connections together may take for what they receive, beyond the little that each has (S4).
+    pub wide_inputs: usize,
 }
 
 impl Default for RingConfig {
@@ -37,6 +39,7 @@ impl Default for RingConfig {
             send_batch_bytes: 1 << 20,
             zero_copy: ZeroCopy::Remote(64 << 10),
             keeps_files: true,
+            wide_inputs: 8 << 20,
         }
     }
 }
@@ -92,7 +95,7 @@ pub(crate) struct Engine {
     fixed: Fixed,
     /// Operations pushed whose last completion has not come.
     pub in_flight: usize,
-    /// Completions of sockets that came while a disk was waited for.
+    /// Completions of sockets that came while only those of disks were looked at.
     stash: Vec<Done>,
     pub disks: Vec<Rc<RefCell<DiskQueue>>>,
     pub enters: u64,
@@ -160,6 +163,9 @@ impl Engine {
         // SAFETY: by the caller's promise.
         while unsafe { self.uring.submission().push(entry) }.is_err() {
             self.enter(0, None);
+            if self.uring.submission().is_full() {
+                self.gather_for_later(); // without memory the kernel takes nothing before what it did is gathered
+            }
         }
         self.in_flight += 1;
     }
@@ -219,9 +225,19 @@ impl Engine {
     /// Waits for completions while only a disk's matter; the others are kept for the ring's next turn.
     pub fn wait_for_disk(&mut self) {
         self.enter(1, None);
+        self.gather_for_later();
+    }
+
+    /// Gathers completions of disks; the others are kept.
+    fn gather_for_later(&mut self) {
         let mut others = Vec::new();
         self.gather(&mut others);
         self.stash = others;
+    }
+
+    /// Whether completions are kept.
+    pub fn has_kept(&self) -> bool {
+        !self.stash.is_empty()
     }
 
     /// Ends everything in flight and waits for it, so that no buffer is freed under the kernel. Whether all ended.

@@ -96,7 +96,9 @@ impl DriveFile {
         // the holes of a file that was allocated whole stay allocated: its space was promised
         let is_sparse = metadata.blocks() * 512 < size / 10 * 9;
         Ok(DriveFile {
-            write_through: fact("write_cache").is_some_and(|cache| cache.trim() == "write through"),
+            // what goes through the page cache is durable by a flag only
+            write_through: is_direct
+                && fact("write_cache").is_some_and(|cache| cache.trim() == "write through"),
             can_trim: is_device || is_inline || is_sparse,
             path: path.to_owned(),
             file,

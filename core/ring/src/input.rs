@@ -40,11 +40,17 @@ impl Input {
         assert!(len <= ROOM_MAX, "a frame's head is bounded");
         self.wanted = len;
     }
-    /// Room for the kernel to write to; `None` when everything is full of bytes nobody consumed. Nothing is in flight.
-    pub fn room(&mut self, pool: &Pool) -> Option<(*mut u8, u32)> {
+    /// Bytes it takes beyond what each connection has.
+    pub fn wide(&self) -> usize {
+        self.buf.len().saturating_sub(SMALL)
+    }
+    /// Room for the kernel to write to; `None` when everything is full of bytes nobody consumed. Nothing is in flight. Not
+    /// `may_widen`: other busy connections have all the memory there is for that.
+    pub fn room(&mut self, pool: &Pool, may_widen: bool) -> Option<(*mut u8, u32)> {
         let left = self.end - self.start;
         let capacity = self.buf.len();
         let usual = match (self.was_full, self.was_little) {
+            _ if !may_widen => SMALL,
             (true, _) => LARGE,
             (false, true) => SMALL,
             (false, false) => capacity.min(LARGE),
@@ -99,7 +105,7 @@ mod tests {
     use super::*;
 
     fn write(input: &mut Input, pool: &Pool, bytes: &[u8]) -> usize {
-        let Some((to, room)) = input.room(pool) else { return 0 };
+        let Some((to, room)) = input.room(pool, true) else { return 0 };
         let len = bytes.len().min(room as usize);
         // SAFETY: the room is ours to write, as the kernel would.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, len) };
@@ -136,6 +142,32 @@ mod tests {
         assert!(fed <= LARGE, "{fed}");
         input.consume(fed);
         assert!(write(&mut input, &pool, &[1; 10]) == 10);
+    }
+
+    #[test]
+    fn without_memory_to_widen_a_busy_connection_has_what_an_idle_one_has() {
+        let pool = Pool::new();
+        let mut input = Input::new(&pool, &[]);
+        let (mut fed, mut seen) = (0u32, 0u32);
+        for turn in 0..100 {
+            let may_widen = turn < 50;
+            if let Some((to, room)) = input.room(&pool, may_widen) {
+                let bytes: Vec<u8> = (fed..fed + room).map(|i| (i * 7) as u8).collect();
+                // SAFETY: the room is ours to write, as the kernel would.
+                unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
+                input.received(bytes.len());
+                fed += room;
+            }
+            if turn == 49 {
+                assert_eq!(input.wide(), LARGE - SMALL);
+            }
+            // now and then all of it, as a reader that keeps up
+            let take = input.bytes().len().min(if turn % 3 == 0 { LARGE } else { 60_000 });
+            assert!(input.bytes()[..take].iter().zip(seen..).all(|(byte, i)| *byte == (i * 7) as u8));
+            input.consume(take);
+            seen += take as u32;
+        }
+        assert_eq!(input.wide(), 0);
     }
 
     #[test]

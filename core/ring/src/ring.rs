@@ -92,6 +92,8 @@ enum Slot {
 pub struct Ring {
     engine: Rc<RefCell<Engine>>,
     pool: Pool,
+    /// For what is received and not looked at yet: it has a bound of its own.
+    inputs: Pool,
     config: RingConfig,
     slots: Vec<(u32, Slot)>,
     free: Vec<u32>,
@@ -109,6 +111,8 @@ pub struct Ring {
     /// Events that arose outside of a turn.
     early: Vec<Event>,
     turns: u64,
+    /// What inputs take beyond what each connection has.
+    wide: usize,
 }
 
 /// Ages of slots are as many as fit beside the kind in a completion's tag.
@@ -133,6 +137,7 @@ impl Ring {
         Ok(Ring {
             engine,
             pool: pool.clone(),
+            inputs: pool.beside(),
             config,
             slots: Vec::new(),
             free: Vec::new(),
@@ -147,9 +152,14 @@ impl Ring {
             skipped: 0,
             early: Vec::new(),
             turns: 0,
+            wide: 0,
         })
     }
 
+    /// Bounds what busy connections may take for what they receive, see [`RingConfig::wide_inputs`].
+    pub fn set_wide_inputs(&mut self, bytes: usize) {
+        self.config.wide_inputs = bytes;
+    }
     /// The pool its buffers come from.
     pub fn pool(&self) -> &Pool {
         &self.pool
@@ -199,7 +209,7 @@ impl Ring {
     }
     fn connect(&mut self, name: Name, at: impl Fn() -> String) -> Result<ConnId, RingError> {
         let fd = net::socket(&name).map_err(|why| RingError::Socket { at: at(), why })?;
-        let conn = Conn::new(fd, Stage::Connecting, &self.pool, &[], self.config.send_batch_bytes);
+        let conn = Conn::new(fd, Stage::Connecting, &self.inputs, &[], self.config.send_batch_bytes);
         let id = self.add(conn);
         let conn = self.slot(id.index());
         conn.name = Some(name);
@@ -217,7 +227,7 @@ impl Ring {
     pub fn adopt(&mut self, fd: OwnedFd, already: &[u8]) -> ConnId {
         net::tune_tcp(fd.as_raw_fd());
         let copies = self.copies_to(&fd);
-        let mut conn = Conn::new(fd, Stage::Open, &self.pool, already, self.config.send_batch_bytes);
+        let mut conn = Conn::new(fd, Stage::Open, &self.inputs, already, self.config.send_batch_bytes);
         conn.copies = copies;
         let id = self.add(conn);
         self.want_receive(id.index());
@@ -257,12 +267,15 @@ impl Ring {
         });
         let mut conn = conn;
         conn.target = self.engine.borrow().keep_conn(index, conn.fd.as_raw_fd());
+        self.wide += conn.input.wide();
         let (age, slot) = &mut self.slots[index as usize];
         *slot = Slot::Used(Box::new(conn));
         ConnId::new(index, *age)
     }
     fn remove(&mut self, index: usize) {
-        let target = self.slot(index).target;
+        let held = self.slot(index);
+        let (target, wide) = (held.target, held.input.wide());
+        self.wide -= wide;
         self.engine.borrow().let_go(target);
         let (age, slot) = &mut self.slots[index];
         *age = (*age + 1) & AGE_MASK;
@@ -460,14 +473,14 @@ impl Ring {
         let mut has_done = !events.is_empty();
         for disk in 0..disks {
             let queue = engine.borrow().disks[disk].clone();
-            let (is_inline, done) = (queue.borrow().has_inline(), queue.borrow().has_done());
+            let is_inline = queue.borrow().has_inline();
             has_inline |= is_inline;
-            has_done |= done;
             if !is_inline {
                 DiskQueue::submit(&queue, &mut engine.borrow_mut());
             }
         }
         let mut engine = engine.borrow_mut();
+        has_done |= engine.disks.iter().any(|disk| disk.borrow().has_done());
         if has_inline {
             // sends leave before this thread is busy with its disk
             let is_due = self.skipped >= SKIPPED_MAX;
@@ -483,7 +496,7 @@ impl Ring {
                     queue.borrow_mut().run_inline();
                 }
             }
-        } else if has_done {
+        } else if has_done || engine.has_kept() {
             engine.enter(0, None);
         } else {
             let rest = self.listeners.iter().filter(|l| !l.is_closed).filter_map(|l| l.rests_until).min();
@@ -543,29 +556,34 @@ impl Ring {
         for at in 0..self.to_receive.len() {
             let index = self.to_receive[at] as usize;
             let age = self.slots[index].0;
-            let pool = self.pool.clone();
+            let pool = self.inputs.clone();
+            let may_widen = self.wide < self.config.wide_inputs;
             let held = self.slot(index);
             held.is_to_receive = false;
             if held.stage != Stage::Open || held.in_receive {
                 self.end_if_quiet(index);
                 continue;
             }
-            let (to, len, flags) = match &mut held.fill {
+            let before = held.input.wide();
+            let room = match &mut held.fill {
                 Some(fill) => {
                     let rest = fill.buf.len() - fill.at;
                     // SAFETY: `at` lies inside the buffer, of which this is the only view.
-                    (unsafe { fill.buf.as_ptr().add(fill.at).cast_mut() }, rest as u32, libc::MSG_WAITALL)
+                    let to = unsafe { fill.buf.as_ptr().add(fill.at).cast_mut() };
+                    Some((to, rest as u32, libc::MSG_WAITALL))
                 }
-                None => match held.input.room(&pool) {
-                    Some((to, len)) => (to, len, 0),
-                    None => continue,
-                },
+                None => held.input.room(&pool, may_widen).map(|(to, len)| (to, len, 0)),
             };
-            held.in_receive = true;
-            held.is_filling = held.fill.is_some();
-            let first = if held.has_more { 0 } else { POLL_FIRST };
-            let entry = opcode::Recv::new(held.target.fd(), to, len).flags(flags).ioprio(first).build();
-            let entry = held.target.mark(entry);
+            let after = held.input.wide();
+            if room.is_some() {
+                held.in_receive = true;
+                held.is_filling = held.fill.is_some();
+            }
+            let (target, first) = (held.target, if held.has_more { 0 } else { POLL_FIRST });
+            self.wide = self.wide - before + after;
+            let Some((to, len, flags)) = room else { continue };
+            let entry = opcode::Recv::new(target.fd(), to, len).flags(flags).ioprio(first).build();
+            let entry = target.mark(entry);
             // SAFETY: the buffer lies in the boxed connection, which lives until the receive completed.
             unsafe { self.engine.borrow_mut().push(&entry.user_data(tag(Kind::Receive, age, index as u32))) };
         }

@@ -38,6 +38,7 @@ fn walk(seed: u64) -> (usize, usize) {
     let pool = Pool::over(Arena::new(2 << 20).filter(|_| dice.below(2) == 0));
     let config = RingConfig {
         keeps_files: dice.below(4) > 0,
+        wide_inputs: [0, 300_000, 8 << 20][dice.below(3)],
         entries: [8, 64][dice.below(2)],
         defer_taskrun: dice.below(4) > 0,
         send_batch_bytes: [5000, 1 << 20][dice.below(2)],

@@ -7,7 +7,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use sarsen_buffer::Pool;
 use sarsen_control::command::{Answer, Command};
-use sarsen_slice::{Counters, Input, LeaseMode, Output};
+use sarsen_slice::{Counters, Input, LeaseMode, Memory, Output};
 use sarsen_store::events::Tally;
 use sarsen_types::*;
 use sarsen_wire::peer::PeerMessage;
@@ -52,6 +52,8 @@ pub struct Cluster {
     /// Copies of each group.
     pub copies: u8,
     pub(crate) lease: LeaseMode,
+    /// What each slice may keep in memory: little in some runs, so that its bounds are met.
+    pub(crate) memory: Memory,
     /// Counters of slices that ended.
     counters: Counters,
     /// Rare events of the cluster itself.
@@ -65,6 +67,14 @@ pub struct Cluster {
     ticks: u64,
     trace: u8,
     pub(crate) pool: Pool,
+}
+
+fn memory_of(seed: u64) -> Memory {
+    match seed % 4 {
+        0 => Memory { clients: 256, peers: 256 },
+        1 => Memory { clients: 1024, peers: 128 },
+        _ => Memory::default(),
+    }
 }
 
 impl Cluster {
@@ -82,6 +92,7 @@ impl Cluster {
             watch: Watch::default(),
             copies,
             lease,
+            memory: memory_of(seed),
             counters: Counters::default(),
             events: BTreeMap::new(),
             damaged: None,

@@ -13,6 +13,6 @@ pub mod slice;
 pub mod turn;
 pub mod verify;
 
-pub use sarsen_replication::Counters;
+pub use sarsen_replication::{Counters, Memory};
 pub use slice::Slice;
 pub use turn::{Config, ConnId, Input, LeaseMode, Output};

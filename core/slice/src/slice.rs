@@ -35,8 +35,8 @@ impl<D: Disk> Slice<D> {
         let ledgers: Vec<_> =
             store.groups().filter_map(|g| store.ledger(g).map(|ledger| (g, ledger.clone()))).collect();
         let confirm = config.lease == LeaseMode::Confirm;
-        let machine =
-            Machine::new(machine::Config { me: config.id, started: config.started, confirm }, ledgers);
+        let Config { id: me, started, memory, .. } = config;
+        let machine = Machine::new(machine::Config { me, started, confirm, memory }, ledgers);
         Slice {
             machine,
             store,
@@ -131,6 +131,11 @@ impl<D: Disk> Slice<D> {
     /// Rare events so far.
     pub fn counters(&self) -> &Counters {
         self.machine.counters()
+    }
+
+    /// Bytes that clients' reads under way take, or will.
+    pub fn read_bytes(&self) -> usize {
+        self.machine.read_blocks() as usize * sarsen_types::BLOCK_SIZE
     }
 
     /// The replication machine, for checkers and reports.

@@ -1,5 +1,6 @@
 //! What goes into a slice and what comes out: the whole surface that a node's thread and the simulator share.
 use sarsen_buffer::Buf;
+use sarsen_replication::Memory;
 use sarsen_types::{Instant, Proposal, SliceId, View};
 use sarsen_wire::client::{ClientReply, ClientRequest, Greeting};
 use sarsen_wire::peer::PeerMessage;
@@ -121,4 +122,6 @@ pub struct Config {
     pub lease: LeaseMode,
     /// When it was started, by its own clock (R2: a wait after a start never ends early).
     pub started: Instant,
+    /// What it may keep of others' data in memory (S4).
+    pub memory: Memory,
 }

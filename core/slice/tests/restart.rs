@@ -1,6 +1,6 @@
 //! A slice over a real store, stopped and opened again: what the rules call durable outlives the journal (S13, R21).
 use sarsen_buffer::{Pool, block_checksum};
-use sarsen_slice::{Config, ConnId, Input, LeaseMode, Output, Slice};
+use sarsen_slice::{Config, ConnId, Input, LeaseMode, Memory, Output, Slice};
 use sarsen_store::drive::{self, FormatParams, slice_identity};
 use sarsen_store::memory::{Fate, Image, MemDisk};
 use sarsen_store::{Options, SliceRegion, Store};
@@ -53,7 +53,7 @@ impl Sole {
         let identity = slice_identity(DriveIdentity(9), 0);
         let options = Options::new(self.pool.clone(), identity, OpenId(self.opens), 16 << 20);
         let (store, _) = Store::open(disk, self.region, options).expect("it opens");
-        let config = Config { id: ME, lease: LeaseMode::Clock, started: self.now };
+        let config = Config { id: ME, lease: LeaseMode::Clock, started: self.now, memory: Memory::default() };
         self.slice = Some(Slice::new(config, store, self.pool.clone()));
         let state = GroupState {
             group: GROUP,

@@ -386,7 +386,7 @@ impl<D: Disk> Store<D> {
 
     /// Writes a page of the map to a block that was taken for it.
     pub(crate) fn write_page(&mut self, block: u64, kind: PageKind, payload: &[u8]) -> Pointer {
-        let (buf, sum) = page::seal(&self.options.pool, kind, payload);
+        let (buf, sum) = page::seal(&self.options.pages, kind, payload);
         let pointer = Pointer { block, sum };
         self.cache.put(pointer, buf.clone());
         self.space.settle(block);
@@ -396,7 +396,7 @@ impl<D: Disk> Store<D> {
 
     /// Writes a page to both its blocks.
     pub(crate) fn write_twin(&mut self, at: [u64; 2], kind: PageKind, payload: &[u8]) -> Twin {
-        let (buf, sum) = page::seal(&self.options.pool, kind, payload);
+        let (buf, sum) = page::seal(&self.options.pages, kind, payload);
         for block in at {
             self.space.settle(block);
             self.put_page(block, buf.clone());
@@ -480,7 +480,7 @@ impl<D: Disk> Store<D> {
         root.u64(self.checkpoint.number).u128(self.options.drive.0).u64(w.0.len() as u64);
         root.u64(cut.unit).u64(cut.sequence).u64(cut.previous);
         stream::put_twins(&mut root, &roots);
-        self.checkpoint.root = Some(page::seal(&self.options.pool, PageKind::Root, &root.0).0);
+        self.checkpoint.root = Some(page::seal(&self.options.pages, PageKind::Root, &root.0).0);
         Ok(())
     }
 
@@ -499,7 +499,7 @@ impl<D: Disk> Store<D> {
     }
 
     fn put_twin(&mut self, at: [u64; 2], kind: PageKind, payload: &[u8]) -> Twin {
-        let (buf, sum) = page::seal(&self.options.pool, kind, payload);
+        let (buf, sum) = page::seal(&self.options.pages, kind, payload);
         at.into_iter().for_each(|block| self.put_page(block, buf.clone()));
         Twin { at, sum }
     }
@@ -508,7 +508,7 @@ impl<D: Disk> Store<D> {
     fn write_bitmaps(&mut self) {
         for number in self.space.changed() {
             let payload = self.space.encode(number);
-            let (buf, sum) = page::seal(&self.options.pool, PageKind::Bitmap, &payload);
+            let (buf, sum) = page::seal(&self.options.pages, PageKind::Bitmap, &payload);
             let span = self.space.written(number, sum);
             for block in self.region.bitmap_places(number, span.version) {
                 self.put_page(block, buf.clone());
@@ -531,7 +531,7 @@ impl<D: Disk> Store<D> {
         self.checkpoint.stage = Stage::RootBack(which);
         self.checkpoint.left = 1;
         let (id, offset) = (self.op(Op::RootBack), self.byte(self.region.roots()[which]));
-        let buf = self.options.pool.take(BLOCK_SIZE);
+        let buf = self.options.pages.take(BLOCK_SIZE);
         self.disk.read(id, offset, buf);
     }
 

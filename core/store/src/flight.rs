@@ -379,7 +379,7 @@ impl<D: Disk> Store<D> {
         }
         let sequence = head.sequence;
         let (block, next, memory) =
-            draft.seal(&self.options.pool, &self.ring, head, self.durable, data_units);
+            draft.seal(&self.options.pages, &self.ring, head, self.durable, data_units);
         self.draft_memory = memory;
         self.ring_used += next.unit - head.unit;
         self.head = Head { unit: next.unit % self.ring.units, ..next };

@@ -47,7 +47,7 @@ impl<D: Disk> Store<D> {
         }
         for moved in moves {
             let from = moved.held.place.block().expect("it lies in the ring");
-            let buf = self.options.pool.take(BLOCK_SIZE);
+            let buf = self.options.pages.take(BLOCK_SIZE);
             let (id, offset) = (self.op(Op::Move(moved)), self.byte(from));
             self.disk.read(id, offset, buf);
         }

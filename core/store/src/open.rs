@@ -143,7 +143,7 @@ impl<D: Disk> Store<D> {
     /// Opens a slice: blocking. The open id must be durable in the superblock before (R1, S6).
     pub fn open(mut disk: D, region: SliceRegion, options: Options) -> Result<(Store<D>, Opened), OpenError> {
         let mut io =
-            Blocking { disk: &mut disk, pool: options.pool.clone(), offset: region.offset, read_bytes: 0 };
+            Blocking { disk: &mut disk, pool: options.pages.clone(), offset: region.offset, read_bytes: 0 };
         let root = newest_root(&mut io, &region, &options)?;
         let Map { mut groups, doomed, given_up, spans, stream_pages, ailing } =
             read_map(&mut io, &root, &region)?;

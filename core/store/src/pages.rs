@@ -48,7 +48,7 @@ impl<D: Disk> Store<D> {
 
     fn read_page(&mut self, name: u64, block: u64) {
         let (id, offset) = (self.op(Op::Page(name)), self.byte(block));
-        let buf = self.options.pool.take(BLOCK_SIZE);
+        let buf = self.options.pages.take(BLOCK_SIZE);
         self.disk.read(id, offset, buf);
     }
 

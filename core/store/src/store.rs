@@ -21,8 +21,10 @@ use std::collections::VecDeque;
 /// What a store is opened with.
 #[derive(Clone)]
 pub struct Options {
-    /// Buffers of the thread.
+    /// Buffers of the thread, for what is read for clients.
     pub pool: Pool,
+    /// The same, for what the store reads and writes for itself: counted apart (S4).
+    pub pages: Pool,
     /// The drive, with the slice's number folded in by [`crate::drive::slice_identity`].
     pub drive: DriveIdentity,
     /// This opening (R1), durable in the superblock already.
@@ -39,7 +41,8 @@ pub struct Options {
 impl Options {
     /// The usual settings.
     pub fn new(pool: Pool, drive: DriveIdentity, open: OpenId, memory: usize) -> Options {
-        Options { pool, drive, open, memory, spill_from: SPILL_FROM, window: JOURNAL_WINDOW_MAX }
+        let (pages, spill_from, window) = (pool.beside(), SPILL_FROM, JOURNAL_WINDOW_MAX);
+        Options { pool, pages, drive, open, memory, spill_from, window }
     }
 }
 
@@ -139,6 +142,10 @@ pub struct Store<D: Disk> {
     /// Leaves that the next checkpoint writes because of them, and those of the one under way.
     pub(crate) owed: [u64; 2],
     pub(crate) ops: Slab<Op>,
+    /// Of them TRIMs.
+    trims: usize,
+    /// When something completed last, or something other than TRIMs was there to complete again.
+    silent_since: Instant,
     pub(crate) reads: Reads,
     pub(crate) ready: Vec<Event>,
     completions: Vec<Completion>,
@@ -209,6 +216,8 @@ impl<D: Disk> Store<D> {
             has_settled: false,
             owed: [0; 2],
             ops: Slab::default(),
+            trims: 0,
+            silent_since: Instant(0),
             reads: Reads::default(),
             ready: Vec::new(),
             completions: Vec::new(),
@@ -330,7 +339,12 @@ impl<D: Disk> Store<D> {
 
     /// When the oldest request to the disk was submitted (R9).
     pub fn oldest_request(&self) -> Option<Instant> {
-        Instant::earliest(self.in_flight.front().map(|f| f.since), self.reads.oldest())
+        // what a checkpoint asked is waited for by nobody in particular, until everybody waits for the checkpoint (found in
+        // review); a device may take its time over a TRIM
+        let is_waiting = self.ops.len() > self.trims;
+        let silent = is_waiting.then_some(self.silent_since);
+        let asked = Instant::earliest(self.in_flight.front().map(|f| f.since), self.reads.oldest());
+        Instant::earliest(asked, silent)
     }
 
     /// When to come back though nothing happened: never for itself; the disk completes through its owner.
@@ -420,6 +434,8 @@ impl<D: Disk> Store<D> {
 
     fn completed_one(&mut self, done: Completion) {
         let Some(op) = self.ops.take(done.id.0) else { return };
+        self.silent_since = self.now;
+        self.trims -= usize::from(matches!(op, Op::Trim(_)));
         match (op, done.result) {
             (Op::Journal(sequence), Ok(())) => self.journaled(sequence),
             (Op::Data(sequence, ..), Ok(())) => self.part_ended(sequence),
@@ -456,6 +472,11 @@ impl<D: Disk> Store<D> {
     }
 
     pub(crate) fn op(&mut self, op: Op) -> OpId {
+        let is_trim = matches!(op, Op::Trim(_));
+        if self.ops.len() == self.trims && !is_trim {
+            self.silent_since = self.now;
+        }
+        self.trims += usize::from(is_trim);
         OpId(self.ops.insert(op))
     }
 

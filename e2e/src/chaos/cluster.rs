@@ -252,6 +252,14 @@ impl Cluster {
         serde_json::from_str(&said).with_context(|| format!("{args:?} said: {said}"))
     }
 
+    /// Waits until so many drives are up.
+    pub fn wait_drives(&self, count: u32) -> Result<()> {
+        wait_until(&format!("{count} drives are up"), COMMAND_MAX, || {
+            Ok(self.json(&["status"])?["drives_up"] == count)
+        })
+        .map(drop)
+    }
+
     /// Waits until the cluster says that all is well, and none of its processes ended by itself. How long that took.
     pub fn wait_ok(&mut self) -> Result<Duration> {
         let mut last = String::new();

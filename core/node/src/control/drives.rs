@@ -88,7 +88,7 @@ impl Drives {
                 Answer::Refused(why) => {
                     tracing::error!("{}: {why}", facts.path.display());
                     refused.push(format!("{}: {why}", facts.path.display()));
-                    handle.stop();
+                    handle.abandon();
                     continue;
                 }
                 other => unreachable!("a registration answers {other:?}"),
@@ -152,7 +152,7 @@ impl Drives {
             if !is_ours {
                 let why = if is_forgotten { "given up as lost" } else { "opened elsewhere" };
                 tracing::error!("drive {id} ({}) was {why}: it ends here", handle.facts().path.display());
-                handle.stop();
+                handle.abandon();
                 self.served.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
             }
             is_ours

@@ -1,4 +1,5 @@
 //! The data port of a node (L1): reads hellos, proves the key both ways, hands sockets to slices' threads.
+use super::budget::Budget;
 use super::start::SliceHandle;
 use crate::seam::{Identity, ToSlice};
 use sarsen_api::proof as key;
@@ -46,6 +47,7 @@ type Routes = Arc<Mutex<BTreeMap<SliceId, SliceHandle>>>;
 /// The port. Dropping it closes it; connections that were handed over live on.
 pub struct DataPort {
     identity: Arc<Identity>,
+    budget: Arc<Budget>,
     address: SocketAddr,
     unix: Option<PathBuf>,
     routes: Routes,
@@ -74,7 +76,16 @@ impl DataPort {
             .spawn(body)
             .map_err(DataPortError::Thread)?;
         let (address, waker) = starting.recv().expect("the thread answers before it ends")?;
-        Ok(DataPort { identity, address, unix, routes, stop, waker, thread: Some(thread) })
+        Ok(DataPort {
+            identity,
+            budget: Arc::default(),
+            address,
+            unix,
+            routes,
+            stop,
+            waker,
+            thread: Some(thread),
+        })
     }
     /// The TCP address, with the port that was picked.
     pub fn address(&self) -> SocketAddr {
@@ -83,6 +94,10 @@ impl DataPort {
     /// The unix socket.
     pub fn unix(&self) -> Option<&Path> {
         self.unix.as_deref()
+    }
+    /// What the slices that are reached here share.
+    pub fn budget(&self) -> &Arc<Budget> {
+        &self.budget
     }
     /// Who the node is.
     pub fn identity(&self) -> &Arc<Identity> {

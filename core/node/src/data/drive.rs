@@ -2,7 +2,7 @@
 use super::format::{DriveFormat, SliceFacts};
 use super::slice::SarsenFormat;
 use super::start::{SliceHandle, start_slice};
-use super::thread::{CLIENT_MEMORY_MAX, ThreadConfig};
+use super::thread::ThreadConfig;
 use super::{DataPort, Reports};
 use crate::seam::{PeerAddress, ToSlice};
 use rand::TryRngCore;
@@ -148,7 +148,9 @@ pub fn open_drive_of<F: DriveFormat>(
     if let Some(found) = superblock.cluster.filter(|&found| found != ours) {
         return Err(DriveError::OtherCluster { path: config.path, found, ours });
     }
-    let memory = config.memory / usize::from(superblock.slices.max(1));
+    let count = usize::from(superblock.slices.max(1));
+    let memory = config.memory / count;
+    port.budget().add(count);
     let mut slices = Vec::new();
     let mut threads = Vec::new();
     let mut all = SliceFacts::default();
@@ -161,8 +163,7 @@ pub fn open_drive_of<F: DriveFormat>(
             started,
             marks_thread: config.marks_threads,
             stop_max: config.stop_max,
-            // half of a store's memory is pages of its map, from the same pool (S4)
-            client_memory: CLIENT_MEMORY_MAX + memory / 2,
+            budget: port.budget().clone(),
         };
         let (format, file) = (format.clone(), file.clone());
         let open_store = move |ring: &mut sarsen_ring::Ring, pool: &sarsen_buffer::Pool| {
@@ -248,6 +249,13 @@ impl DriveHandle {
         self.withdraw();
         for slice in &self.slices {
             slice.send(ToSlice::Stop);
+        }
+    }
+    /// The drive is somebody else's now: its threads end at once and write nothing more.
+    pub fn abandon(&self) {
+        self.withdraw();
+        for slice in &self.slices {
+            slice.send(ToSlice::Abandon);
         }
     }
     /// Waits for the threads, which were told to stop or whose drive failed.

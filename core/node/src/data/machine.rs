@@ -28,6 +28,8 @@ pub trait Machine {
     fn leads_any(&self) -> bool;
     /// Blocks of data it can hold, and blocks of them used.
     fn space(&self) -> (u64, u64);
+    /// Bytes that clients' reads under way take, or will.
+    fn read_bytes(&self) -> usize;
     /// What it found rotten since it began.
     fn rot(&self) -> Rot;
     /// Ends it in order.

@@ -120,6 +120,9 @@ impl Machine for Slice<RingDisk> {
         let space = self.store().space();
         (space.total_blocks, space.used_blocks)
     }
+    fn read_bytes(&self) -> usize {
+        Slice::read_bytes(self)
+    }
     fn rot(&self) -> Rot {
         let c = self.counters();
         Rot { repaired: c.repairs, restored: c.objects_restored, lost: c.unrepairable }

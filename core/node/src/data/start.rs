@@ -62,7 +62,7 @@ where
         {
             REFUSAL.call_once(|| tracing::warn!("{refusal}"));
         }
-        let pool = Pool::over(Arena::new(ARENA_BYTES));
+        let pool = Pool::over(Arena::new(ARENA_BYTES.min(config.budget.share().payload)));
         let result = Ring::new(ring, &pool)
             .map_err(|why| why.to_string())
             .inspect(|ring| {

@@ -133,6 +133,9 @@ impl Machine for Toy {
     fn leads_any(&self) -> bool {
         self.leads
     }
+    fn read_bytes(&self) -> usize {
+        0
+    }
     fn rot(&self) -> Rot {
         Rot::default()
     }
@@ -174,7 +177,7 @@ fn node(number: u32, open: u128, dir: &std::path::Path) -> Node {
         started: sarsen_ring::now(),
         marks_thread: false,
         stop_max: Duration::from_secs(5),
-        client_memory: 192 << 20,
+        budget: Arc::default(),
     };
     let Started { handle, thread, facts: () } =
         start_slice(format!("slice-{number}"), RingConfig::default(), config, |_, _| Ok((store, ())))
@@ -483,7 +486,7 @@ fn a_drive_that_was_never_registered_is_closed() {
         started: sarsen_ring::now(),
         marks_thread: false,
         stop_max: Duration::from_secs(5),
-        client_memory: 192 << 20,
+        budget: Arc::default(),
     };
     let started = start_slice("slice".into(), RingConfig::default(), config, |_, _| Ok((store, ()))).unwrap();
     started.handle.send(ToSlice::Stop);
@@ -607,4 +610,17 @@ fn a_drive_is_opened_registered_served_and_stopped_and_its_superblock_remembers(
     assert!(matches!(why, DriveError::OtherCluster { found: ClusterId(77), .. }), "{why}");
     let again = open(&ours, None).unwrap();
     assert_eq!((again.facts().opens.clone(), again.facts().cluster), (vec![facts.open], Some(ClusterId(77))));
+    drop(again);
+
+    // one that is somebody else's now is not closed: that would write to it
+    let closed = || log.lock().unwrap().iter().filter(|line| line.starts_with("closed")).count();
+    let taken = open(&ours, None).unwrap();
+    let before = closed();
+    taken.registered(DriveId(4), &views, false).unwrap();
+    taken.abandon();
+    taken.join();
+    let refused = open(&ours, None).unwrap();
+    refused.abandon();
+    refused.join();
+    assert_eq!(closed(), before);
 }

@@ -4,6 +4,7 @@
 //! messages of the control thread) goes in; `finish`; what comes out is queued; `submit` queues device writes; the
 //! ring's turn submits all of it, sends first (L4, L5).
 use super::Reports;
+use super::budget::Budget;
 use super::links::{Dial, Links};
 use super::machine::{Machine, Opened};
 use crate::seam::{FromSlice, Identity, ToSlice};
@@ -20,6 +21,7 @@ use sarsen_wire::hello::{From, Hello, HelloRefusal, PeerHello};
 use sarsen_wire::peer::PeerMessage;
 use sarsen_wire::{decode_peer, decode_request, encode_peer, encode_reply};
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
@@ -35,15 +37,14 @@ const ROT_EVERY: Duration = Duration::from_secs(5);
 const LINGER: Duration = Duration::from_millis(300);
 /// At the end of a stop, how long the last answers have to leave.
 const FLUSH_MAX: Duration = Duration::from_millis(200);
-/// While buffers of this many bytes are in use beside the store's pages, requests of clients wait in their sockets.
-pub const CLIENT_MEMORY_MAX: usize = 192 << 20;
-/// While they wait, a client that leaves more than this many bytes of answers unread is dropped: others wait for its memory.
-const CLIENT_QUEUE_SHORT: usize = 8 << 20;
+/// While clients wait for memory for so long, the one that leaves most of its answers unread is dropped: the others wait for it.
+const SHORT_MAX: Duration = Duration::from_secs(5);
+/// While they wait, how often those whose other end is gone are looked for: nothing is read of them, so nothing tells.
+const HANG_UPS_EVERY: Duration = Duration::from_secs(1);
 /// A client that leaves more than this many bytes of answers unread is dropped.
 const CLIENT_QUEUE_MAX: usize = 64 << 20;
 /// A slice that leaves more than this many bytes unread is dropped: grants bound what is sent to one that reads (R7).
 const PEER_QUEUE_MAX: usize = 512 << 20;
-const _: () = assert!(CLIENT_QUEUE_MAX < CLIENT_MEMORY_MAX);
 
 thread_local! {
     static CURRENT: Cell<Option<SliceId>> = const { Cell::new(None) };
@@ -68,8 +69,8 @@ pub struct ThreadConfig {
     pub marks_thread: bool,
     /// How long a planned stop waits for other copies to lead what this one leads.
     pub stop_max: Duration,
-    /// While buffers of so many bytes are in use, the store's pages among them, requests of clients wait in their sockets.
-    pub client_memory: usize,
+    /// What the slices of the node share.
+    pub budget: Arc<Budget>,
 }
 
 /// What a connection is for.
@@ -81,10 +82,16 @@ enum Role {
 
 /// Waits for the drive's registration, then turns until the slice is stopped or its drive failed.
 pub fn run<S: Opened>(mut ring: Ring, store: S, inbox: Receiver<ToSlice>, config: ThreadConfig) {
-    let Some((registered, early)) = wait_for_registration(&mut ring, &inbox) else { return store.close() };
+    let (registered, early) = match wait_for_registration(&mut ring, &inbox) {
+        Ok(told) => told,
+        Err(Unregistered::Stopped) => return store.close(),
+        Err(Unregistered::Abandoned) => return,
+    };
     let (id, open, view, is_stale) = registered;
     CURRENT.set(Some(id));
-    let machine_config = Config { id, lease: config.lease, started: config.started };
+    let share = config.budget.share();
+    ring.set_wide_inputs(share.inputs);
+    let machine_config = Config { id, lease: config.lease, started: config.started, memory: share.memory() };
     let machine = store.begin(machine_config, ring.pool().clone());
     let mut worker = Worker {
         links: Links::new(id),
@@ -95,7 +102,10 @@ pub fn run<S: Opened>(mut ring: Ring, store: S, inbox: Receiver<ToSlice>, config
         config,
         roles: Vec::new(),
         dialing: Vec::new(),
-        paused: Vec::new(),
+        payload_max: share.payload,
+        paused: VecDeque::new(),
+        short_since: None,
+        looked_for_hang_ups: Instant(0),
         out: Vec::new(),
         next_out: Vec::new(),
         head: Vec::new(),
@@ -115,15 +125,25 @@ pub fn run<S: Opened>(mut ring: Ring, store: S, inbox: Receiver<ToSlice>, config
     worker.turns(&inbox);
 }
 
-/// The words of the registration, and what else was said before it; `None` when the drive is to be closed.
-fn wait_for_registration(ring: &mut Ring, inbox: &Receiver<ToSlice>) -> Option<(Registration, Vec<ToSlice>)> {
+/// Why a drive that was opened is not served.
+enum Unregistered {
+    Stopped,
+    Abandoned,
+}
+
+/// The words of the registration, and what else was said before it.
+fn wait_for_registration(
+    ring: &mut Ring,
+    inbox: &Receiver<ToSlice>,
+) -> Result<(Registration, Vec<ToSlice>), Unregistered> {
     let (mut events, mut early) = (Vec::new(), Vec::new());
     loop {
         match inbox.try_recv() {
             Ok(ToSlice::Registered { id, open, view, is_stale }) => {
-                return Some(((id, open, view, is_stale), early));
+                return Ok(((id, open, view, is_stale), early));
             }
-            Ok(ToSlice::Stop) | Err(TryRecvError::Disconnected) => return None,
+            Ok(ToSlice::Abandon) => return Err(Unregistered::Abandoned),
+            Ok(ToSlice::Stop) | Err(TryRecvError::Disconnected) => return Err(Unregistered::Stopped),
             Ok(message) => early.push(message),
             Err(TryRecvError::Empty) => {
                 ring.turn(None, &mut events);
@@ -152,8 +172,13 @@ struct Worker<M> {
     /// By the ring's slot of the connection.
     roles: Vec<Option<(ConnId, Role)>>,
     dialing: Vec<(ConnId, SliceId, Instant)>,
-    /// Clients whose bytes wait for memory.
-    paused: Vec<ConnId>,
+    /// While buffers of so many bytes are in use or promised, requests of clients wait in their sockets.
+    payload_max: usize,
+    /// Clients whose bytes wait for memory, in turn.
+    paused: VecDeque<ConnId>,
+    /// Since when there is none.
+    short_since: Option<Instant>,
+    looked_for_hang_ups: Instant,
     out: Vec<Output>,
     next_out: Vec<Output>,
     head: Vec<u8>,
@@ -206,7 +231,7 @@ impl<M: Machine> Worker<M> {
             .stopping
             .as_ref()
             .map(|stop| (stop.led_until + LINGER).min(stop.since + self.config.stop_max));
-        let space = Some(self.space.0 + SPACE_EVERY);
+        let space = Some(self.space.0 + SPACE_EVERY); // also wakes whoever waits for memory
         [self.machine.deadline(), self.links.deadline(), dials, stop, space]
             .into_iter()
             .fold(None, Instant::earliest)
@@ -298,6 +323,8 @@ impl<M: Machine> Worker<M> {
             ToSlice::Stop => {
                 self.stopping.get_or_insert(Stop { since: now, led_until: now });
             }
+            // a checkpoint of ours would be written over what its new owner wrote (found in review)
+            ToSlice::Abandon => self.has_failed = true,
             // a second registration would be another life of the slice
             ToSlice::Registered { .. } => {}
         }
@@ -463,27 +490,35 @@ impl<M: Machine> Worker<M> {
         }
     }
 
+    /// Reads on, as long as there is memory; else, and after those who wait for it, it waits for its turn.
     fn read_client(&mut self, now: Instant, conn: ConnId) {
-        loop {
+        if !self.paused.is_empty() || self.is_short() {
+            if !self.paused.contains(&conn) {
+                self.paused.push_back(conn);
+            }
+            return;
+        }
+        while self.read_request(now, conn) {
             if self.is_short() {
-                if !self.paused.contains(&conn) {
-                    self.paused.push(conn);
-                }
-                return;
+                return self.paused.push_back(conn);
             }
-            let Some((held, Role::Client { stream })) =
-                self.roles.get_mut(conn.slot()).and_then(|place| place.as_mut())
-            else {
-                return;
-            };
-            if *held != conn {
-                return;
+        }
+    }
+
+    /// One request; `false` when there is no other.
+    fn read_request(&mut self, now: Instant, conn: ConnId) -> bool {
+        let place = self.roles.get_mut(conn.slot()).and_then(|place| place.as_mut());
+        let Some((_, Role::Client { stream })) = place.filter(|held| held.0 == conn) else { return false };
+        match stream.next(&mut self.ring, conn, decode_request) {
+            Ok(Some((request, payload))) => {
+                self.client_asked(now, conn, request, payload);
+                true
             }
-            match stream.next(&mut self.ring, conn, decode_request) {
-                Ok(Some((request, payload))) => self.client_asked(now, conn, request, payload),
-                Ok(None) => return,
-                // a client that sends garbage is dropped, and nothing else suffers
-                Err(_) => return self.hang_up(now, conn),
+            Ok(None) => false,
+            // a client that sends garbage is dropped, and nothing else suffers
+            Err(_) => {
+                self.hang_up(now, conn);
+                false
             }
         }
     }
@@ -510,28 +545,42 @@ impl<M: Machine> Worker<M> {
 
     /// Whether clients wait for memory.
     fn is_short(&self) -> bool {
-        self.ring.pool().live_bytes() > self.config.client_memory
+        self.ring.pool().live_bytes() + self.machine.read_bytes() > self.payload_max
     }
 
-    /// The client that leaves most unread is dropped, if that is much: all others wait for it.
-    fn drop_hoarder(&mut self, now: Instant) {
-        let clients = self.roles.iter().flatten().filter(|r| matches!(r.1, Role::Client { .. })).map(|r| r.0);
-        let most = clients.map(|conn| (self.ring.queued(conn), conn)).max();
-        if let Some((_, conn)) = most.filter(|m| m.0 > CLIENT_QUEUE_SHORT) {
-            self.hang_up(now, conn);
+    /// Reads on where reading stopped for want of memory: a request of each in turn, so that none takes what all wait for.
+    fn resume_clients(&mut self, now: Instant) {
+        while !self.is_short() {
+            self.short_since = None;
+            let Some(conn) = self.paused.pop_front() else { return };
+            if self.read_request(now, conn) {
+                self.paused.push_back(conn);
+            }
+        }
+        if !self.paused.is_empty() {
+            self.drop_who_holds_up(now);
         }
     }
 
-    /// Reads on where reading stopped for want of memory.
-    fn resume_clients(&mut self, now: Instant) {
-        if self.paused.is_empty() {
+    /// Whose other end is gone does not wait any more; and the client that leaves most unread is dropped, if all others waited
+    /// for it long enough.
+    fn drop_who_holds_up(&mut self, now: Instant) {
+        let since = *self.short_since.get_or_insert(now);
+        if now.since(self.looked_for_hang_ups) >= HANG_UPS_EVERY {
+            self.looked_for_hang_ups = now;
+            let gone: Vec<ConnId> =
+                self.paused.iter().copied().filter(|c| self.ring.is_hung_up(*c)).collect();
+            self.paused.retain(|conn| !gone.contains(conn));
+            gone.into_iter().for_each(|conn| self.hang_up(now, conn));
+        }
+        if now.since(since) < SHORT_MAX {
             return;
         }
-        if self.is_short() {
-            return self.drop_hoarder(now);
-        }
-        for conn in std::mem::take(&mut self.paused) {
-            self.read_client(now, conn);
+        self.short_since = Some(now);
+        let clients = self.roles.iter().flatten().filter(|r| matches!(r.1, Role::Client { .. })).map(|r| r.0);
+        let most = clients.map(|conn| (self.ring.queued(conn), conn)).max();
+        if let Some((_, conn)) = most.filter(|m| m.0 > 0) {
+            self.hang_up(now, conn);
         }
     }
 

@@ -2,7 +2,7 @@
 #![allow(dead_code)] // each test file uses its part
 pub mod store;
 
-use sarsen_replication::{Config, ConnId, Counters, Input, Machine, Output};
+use sarsen_replication::{Config, ConnId, Counters, Input, Machine, Memory, Output};
 use sarsen_types::record::Entry;
 use sarsen_types::view::{AttachmentView, LayerView, VolumeView};
 use sarsen_types::*;
@@ -70,6 +70,8 @@ pub struct Cluster {
     /// Sole copies that gave way to one with more.
     pub gave_way: u32,
     confirm: bool,
+    /// What each slice may keep in memory.
+    pub memory: Memory,
     /// All nodes are processes of one machine (R4).
     pub same_kernel: bool,
     members: usize,
@@ -135,6 +137,7 @@ impl Cluster {
             expelled: 0,
             gave_way: 0,
             confirm: false,
+            memory: Memory::default(),
             same_kernel: false,
             members: n,
             is_traced: std::env::var("TRACE").is_ok(),
@@ -166,7 +169,8 @@ impl Cluster {
     pub fn start(&mut self, node: usize) {
         let disk = std::mem::take(&mut self.disks[node]);
         let ledgers: Vec<_> = disk.ledgers.iter().map(|(g, l)| (*g, l.clone())).collect();
-        let config = Config { me: slice(node), started: self.clock(node), confirm: self.confirm };
+        let config =
+            Config { me: slice(node), started: self.clock(node), confirm: self.confirm, memory: self.memory };
         let machine = Machine::new(config, ledgers);
         self.nodes[node] = Some(Node { machine, store: Store::open(disk), is_registered: false });
     }
