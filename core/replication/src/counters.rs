@@ -49,6 +49,8 @@ counters! {
     promotions,
     /// Retries answered from a record (R21).
     answered_from_record,
+    /// What a join sends waited for a grant (R7).
+    recovery_waited,
     /// Writes told to come again for want of memory (R40).
     memory_full,
     /// Writes given up by a group that could not serve them.

@@ -44,6 +44,8 @@ pub(crate) struct Sending {
     pub(crate) theirs: Option<Vec<(u16, Entry)>>,
     /// Blocks that differ and are not sent yet, last first.
     pub(crate) todo: Vec<BlockRange>,
+    /// The next of them waits for a grant (R7).
+    pub(crate) waits: bool,
     pub(crate) touched: Version,
 }
 

@@ -381,6 +381,9 @@ impl<P: Clone> Machine<P> {
                 let waiting = |g: &Group<P>| matches!(&g.role, Role::Primary(p) if !p.waiting.is_empty());
                 let ids: Vec<GroupId> = self.groups.values().filter(|g| waiting(g)).map(|g| g.id).collect();
                 self.cx.again.extend(ids);
+                for group in self.groups.values_mut().filter(|g| g.recovery_waits_for(from)) {
+                    group.advance_join(&mut self.cx, from);
+                }
             }
             PeerMessage::Prepared(versions) => {
                 for (group, version) in versions {
@@ -405,13 +408,14 @@ impl<P: Clone> Machine<P> {
                 self.with(group, |g, cx| g.acknowledged(cx, me, version));
             }
             Wait::Prepared { group, version, to, stream, blocks } => {
-                if self.cx.peers.stream(to) == stream {
-                    self.cx.peers.at(to).done(blocks);
-                }
+                self.cx.peers.done(to, stream, blocks);
                 self.with(group, |g, cx| g.prepared(cx, version, to));
             }
             Wait::Promised { group, epoch, then } => self.with(group, |g, cx| g.promised(cx, epoch, then)),
-            Wait::Recovered { group, epoch, to, object, sending, is_last: true } => {
+            Wait::Recovered { to, granted: (stream, Some(blocks)), .. } => {
+                self.cx.peers.done(to, stream, blocks);
+            }
+            Wait::Recovered { group, epoch, to, object, sending, granted: (_, None) } => {
                 let body = GroupBody::RecoverA { object, sending };
                 self.cx.send(to, group, epoch, Version::ZERO, body, None);
             }
@@ -435,13 +439,14 @@ impl<P: Clone> Machine<P> {
     /// R7: a copy that cannot persist leaves the in-sync set, or ends its join: it says so. A primary gives way.
     fn no_space(&mut self, token: Token) {
         match self.cx.waits.take(token.0) {
-            Some(Wait::Recovered { group, epoch, to, .. }) => {
+            Some(Wait::Recovered { group, epoch, to, granted: (stream, blocks), .. }) => {
+                if let Some(blocks) = blocks {
+                    self.cx.peers.done(to, stream, blocks);
+                }
                 self.cx.send(to, group, epoch, Version::ZERO, GroupBody::JoinFailed, None);
             }
             Some(Wait::Prepared { group, version, to, stream, blocks }) => {
-                if self.cx.peers.stream(to) == stream {
-                    self.cx.peers.at(to).done(blocks);
-                }
+                self.cx.peers.done(to, stream, blocks);
                 self.with(group, |g, cx| g.not_prepared(cx, version, to));
             }
             Some(Wait::Ordered { group, version }) => self.with(group, |g, cx| g.not_persisted(cx, version)),
@@ -464,8 +469,14 @@ impl<P: Clone> Machine<P> {
             Some(Wait::Fetch { group, epoch, to, token, place }) => {
                 self.with(group, |g, cx| g.fetched_here(cx, to, epoch, token, place, done));
             }
-            Some(Wait::RecoverRead { group, joiner, object, sending, range }) => {
-                self.with(group, |g, cx| g.recover_read(cx, joiner, object, sending, range, done));
+            Some(Wait::RecoverRead { group, joiner, object, sending, range, stream }) => {
+                let mut is_sent = false;
+                self.with(group, |g, cx| {
+                    is_sent = g.recover_read(cx, joiner, object, sending, range, done);
+                });
+                if !is_sent {
+                    self.cx.peers.at(joiner).refund(stream, u64::from(range.count));
+                }
             }
             _ => {}
         }

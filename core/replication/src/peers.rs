@@ -137,6 +137,19 @@ impl Peer {
             && self.used.blocks + slot_blocks(blocks) <= self.granted_us.blocks
     }
 
+    /// Whether it granted so many blocks of what a join sends: as many stay for clients' writes.
+    pub fn has_room_to_recover(&self, blocks: u64) -> bool {
+        self.has_room(2 * slot_blocks(blocks))
+    }
+
+    /// What was to be sent on this stream is not.
+    pub fn refund(&mut self, stream: u64, blocks: u64) {
+        if stream == self.stream {
+            self.used.prepares -= 1;
+            self.used.blocks -= slot_blocks(blocks);
+        }
+    }
+
     /// Whether it said that it is full (S16).
     pub fn is_full(&self) -> bool {
         self.granted_us.is_full
@@ -212,6 +225,12 @@ impl Peers {
     /// Whether it has room for one more Prepare.
     pub fn has_room(&self, slice: SliceId, blocks: u64) -> bool {
         self.map.get(&slice).is_some_and(|p| p.has_room(blocks))
+    }
+    /// Something it sent on this stream, of what was granted to it, takes no place here any more.
+    pub fn done(&mut self, slice: SliceId, stream: u64, blocks: u64) {
+        if let Some(peer) = self.map.get_mut(&slice).filter(|p| p.stream == stream) {
+            peer.done(blocks);
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use smallvec::smallvec;
 impl<P: Clone> Group<P> {
     /// Does what is next in a join.
     pub fn advance_join(&mut self, cx: &mut Cx<P>, joiner: SliceId) {
+        self.go_on_sending(cx, joiner);
         loop {
             let Role::Primary(primary) = &mut self.role else { return };
             // while something committed is not shown, what would be compared is old
@@ -134,7 +135,17 @@ impl<P: Clone> Group<P> {
         let Some(since) = self.join(joiner).map(|j| j.since) else { return };
         let Some(s) = self.sending(joiner, object, sending) else { return };
         let touched = s.touched;
-        if let Some(range) = s.todo.pop() {
+        if let Some(&range) = s.todo.last() {
+            let peer = cx.peers.at(joiner);
+            s.waits = !peer.has_room_to_recover(u64::from(range.count));
+            if s.waits {
+                // found in review: whoever reads faster than the joiner writes filled the joiner's memory
+                cx.counters.recovery_waited += 1;
+                return;
+            }
+            peer.spend(u64::from(range.count));
+            let stream = peer.stream;
+            s.todo.pop();
             let read = Read {
                 group: self.id,
                 layers: smallvec![object.layer],
@@ -143,14 +154,31 @@ impl<P: Clone> Group<P> {
                 range,
                 which: Which::Visible,
             };
-            return cx.read(read, Wait::RecoverRead { group: self.id, joiner, object, sending, range });
+            let group = self.id;
+            return cx.read(read, Wait::RecoverRead { group, joiner, object, sending, range, stream });
         }
         // the last: `touched`, also of an object that has nothing else (R18)
         let recover = Recover { object, family, since, first: 0, entries: Vec::new(), touched };
         self.send(cx, joiner, GroupBody::Recover { recover, sending, is_last: true }, None);
     }
 
-    /// Blocks for the joiner were read.
+    /// Sends on where the joiner granted nothing for a while.
+    fn go_on_sending(&mut self, cx: &mut Cx<P>, joiner: SliceId) {
+        let Some(join) = self.join(joiner) else { return };
+        let waiting: Vec<(ObjectId, u32)> =
+            join.sending.iter().filter(|(_, s)| s.waits).map(|(object, s)| (*object, s.sending)).collect();
+        for (object, sending) in waiting {
+            self.send_next(cx, joiner, object, sending);
+        }
+    }
+
+    /// Whether something of a join to this slice waits for a grant.
+    pub(crate) fn recovery_waits_for(&self, joiner: SliceId) -> bool {
+        let Role::Primary(primary) = &self.role else { return false };
+        primary.joins.get(&joiner).is_some_and(|join| join.sending.values().any(|s| s.waits))
+    }
+
+    /// Blocks for the joiner were read. Whether they are sent.
     pub fn recover_read(
         &mut self,
         cx: &mut Cx<P>,
@@ -159,11 +187,11 @@ impl<P: Clone> Group<P> {
         sending: u32,
         range: BlockRange,
         done: Result<Blocks<P>, ReadFailed>,
-    ) {
+    ) -> bool {
         let family = cx.view.layers.get(&object.layer).map(|l| l.family).unwrap_or_default();
-        let Some(since) = self.join(joiner).map(|j| j.since) else { return };
+        let Some(since) = self.join(joiner).map(|j| j.since) else { return false };
         if self.sending(joiner, object, sending).is_none() {
-            return;
+            return false;
         }
         match done {
             Ok(blocks) => {
@@ -179,6 +207,7 @@ impl<P: Clone> Group<P> {
                 };
                 self.send(cx, joiner, GroupBody::Recover { recover, sending, is_last: false }, blocks.data);
                 self.send_next(cx, joiner, object, sending);
+                return true;
             }
             Err(ReadFailed::Corrupt(blocks)) => {
                 for (_, block, entry) in blocks {
@@ -191,6 +220,7 @@ impl<P: Clone> Group<P> {
                 self.unsend(joiner, object);
             }
         }
+        false
     }
 
     /// The joiner holds an object; the acknowledgement names the sending (R16).

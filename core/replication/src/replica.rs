@@ -87,6 +87,7 @@ impl<P: Clone> Group<P> {
         let GroupMessage { epoch, floor, body, .. } = message;
         let granted = match &body {
             GroupBody::Prepare { write, .. } => Some(u64::from(write.data_blocks())),
+            GroupBody::Recover { recover, is_last: false, .. } => Some(recover.entries.len() as u64),
             _ => None,
         };
         if let GroupBody::Behind { known } = body {
@@ -140,16 +141,19 @@ impl<P: Clone> Group<P> {
             GroupBody::Recover { .. }
                 if payload.is_some() && cx.is_full_for_joins && self.ledger.floor == Version::ZERO =>
             {
+                granted.inspect(|blocks| cx.peers.at(from).done(*blocks));
                 cx.send(from, self.id, epoch, Version::ZERO, GroupBody::JoinFailed, None);
             }
-            GroupBody::Recover { recover, sending, is_last } if from == self.state.primary => {
+            GroupBody::Recover { recover, sending, .. } if from == self.state.primary => {
                 let object = recover.object;
                 self.joins_since(recover.since);
                 let body = Body::Recover(recover);
                 self.apply(&body);
-                let then = Wait::Recovered { group: self.id, epoch, to: from, object, sending, is_last };
+                let granted = (cx.peers.stream(from), granted);
+                let then = Wait::Recovered { group: self.id, epoch, to: from, object, sending, granted };
                 cx.persist(self.id, epoch, body, payload, then);
             }
+            GroupBody::Recover { .. } => _ = granted.inspect(|blocks| cx.peers.at(from).done(*blocks)),
             GroupBody::Table { table, sending, is_last } if from == self.state.primary => {
                 let body = Body::Table(table);
                 self.apply(&body);

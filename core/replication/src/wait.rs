@@ -52,8 +52,8 @@ pub enum Wait<P> {
         object: ObjectId,
         /// Which sending.
         sending: u32,
-        /// Whether to tell.
-        is_last: bool,
+        /// The stream it came on, and the blocks it holds of what was granted there; without blocks it is the last, to be told.
+        granted: (u64, Option<u64>),
     },
     /// A page of the request records.
     Tabled {
@@ -188,6 +188,8 @@ pub enum Wait<P> {
         sending: u32,
         /// The blocks.
         range: BlockRange,
+        /// The stream on which they were granted.
+        stream: u64,
     },
     /// A repaired block is durable.
     Repaired {
