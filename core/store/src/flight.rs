@@ -324,6 +324,11 @@ impl<D: Disk> Store<D> {
                 self.queue.push_front(item);
                 return true;
             }
+            // a block of discards is a hundred megabytes of entries (found in review)
+            if !only_again && !gathered.draft.is_empty() && self.is_memory_full() {
+                self.queue.push_front(item);
+                break;
+            }
             if let Who::Block(block) = item.who
                 && !self.is_needed_again(&item)
             {

@@ -1,6 +1,6 @@
 //! The store of one slice: what is asked of it, and the turns in which it reaches the disk.
 use crate::cache::Cache;
-use crate::disk::{Completion, Disk, OpId};
+use crate::disk::{Completion, Disk, DiskError, OpId};
 use crate::events::{Event, Tally, Token};
 use crate::flight::{InFlight, Item, Who, Writes};
 use crate::group::{Group, Groups, Left};
@@ -62,6 +62,8 @@ pub struct SpaceReport {
     pub join_blocks_free: u64,
 }
 
+/// Reads in a row that may fail: more, and it is the drive, not places on it.
+const FAILED_READS_MAX: usize = 256;
 /// Of a drive clients fill at most so much, in per cent (S16).
 const CLIENTS_PER_CENT: u64 = 95;
 /// And joining copies.
@@ -146,6 +148,8 @@ pub struct Store<D: Disk> {
     trims: usize,
     /// When something completed last, or something other than TRIMs was there to complete again.
     silent_since: Instant,
+    /// Reads in a row that failed.
+    failed_reads: usize,
     pub(crate) reads: Reads,
     pub(crate) ready: Vec<Event>,
     completions: Vec<Completion>,
@@ -216,6 +220,7 @@ impl<D: Disk> Store<D> {
             has_settled: false,
             owed: [0; 2],
             ops: Slab::default(),
+            failed_reads: 0,
             trims: 0,
             silent_since: Instant(0),
             reads: Reads::default(),
@@ -436,6 +441,9 @@ impl<D: Disk> Store<D> {
         let Some(op) = self.ops.take(done.id.0) else { return };
         self.silent_since = self.now;
         self.trims -= usize::from(matches!(op, Op::Trim(_)));
+        if matches!(op, Op::Read(..) | Op::Page(_)) {
+            self.count_failed_reads(&done.result);
+        }
         match (op, done.result) {
             (Op::Journal(sequence), Ok(())) => self.journaled(sequence),
             (Op::Data(sequence, ..), Ok(())) => self.part_ended(sequence),
@@ -460,6 +468,16 @@ impl<D: Disk> Store<D> {
             (Op::Journal(_) | Op::Flush(_) | Op::Map(_) | Op::Checkpoint | Op::RootBack, Err(why)) => {
                 self.fail(format!("a write to the drive failed: {why}"));
             }
+        }
+    }
+
+    /// A drive that takes writes and gives nothing back would be repaired, block by block, for ever (found in review).
+    fn count_failed_reads(&mut self, result: &Result<(), DiskError>) {
+        self.failed_reads = if result.is_ok() { 0 } else { self.failed_reads + 1 };
+        if let Err(why) = result
+            && self.failed_reads > FAILED_READS_MAX
+        {
+            self.fail(format!("nothing can be read from the drive any more, the last time: {why}"));
         }
     }
 

@@ -268,3 +268,57 @@ fn a_full_store_in_which_nothing_is_committed_rests() {
     }
     assert_eq!(written[5], written[18]);
 }
+
+#[test]
+fn a_turn_of_discards_takes_no_more_memory_than_is_set() {
+    const MEMORY: usize = 4 << 20;
+    let mut bench = Bench::new(1 << 30, MEMORY);
+    for n in 0..1000 {
+        bench.write(object(n), BlockRange::new(0, BLOCKS_PER_CHUNK), 0);
+    }
+    let mut most = 0;
+    bench.store.raise_floor(GROUP, bench.version());
+    while bench.persisted.len() < 1000 {
+        bench.turn();
+        most = most.max(bench.store.memory());
+    }
+    assert!(most < 2 * MEMORY, "{most} bytes");
+}
+
+#[test]
+fn a_device_that_is_silent_under_a_checkpoint_is_noticed_and_a_trim_may_take_its_time() {
+    // R9 looked at journal blocks and reads: nobody saw a checkpoint that all writes waited for
+    let mut bench = Bench::new(SIZE, 4 << 20);
+    bench.write(object(1), BlockRange::new(0, 64), 1);
+    bench.settle();
+    assert_eq!(bench.store.oldest_request(), None);
+    bench.store.disk_mut().is_held = true;
+    bench.store.ask_checkpoint();
+    bench.store.finish(Instant(7), &mut Vec::new());
+    assert!(bench.store.disk_mut().waiting() > 0);
+    assert_eq!(bench.store.oldest_request(), Some(Instant(7)));
+    bench.store.disk_mut().complete(0);
+    bench.store.finish(Instant(9), &mut Vec::new());
+    assert!(bench.store.oldest_request() >= Some(Instant(9)), "something moved");
+    let_go(&mut bench);
+    assert_eq!(bench.store.oldest_request(), None);
+}
+
+#[test]
+fn a_drive_that_gives_nothing_back_ends_and_one_with_bad_places_does_not() {
+    let mut bench = Bench::new(SIZE, 4 << 20);
+    (0..2).for_each(|n| _ = bench.write(object(n), BlockRange::new(0, 1000), 1));
+    bench.checkpoint();
+    let mut fails_at = |bench: &mut Bench, n: u16, is_bad: bool| {
+        bench.store.disk_mut().errno = is_bad.then_some(5);
+        bench.ask(object(u32::from(n / 1000)), n % 1000);
+        let mut events = Vec::new();
+        (0..16).for_each(|_| bench.store.finish(Instant(0), &mut events));
+        events.iter().any(|e| matches!(e, sarsen_store::events::Event::Failed(_)))
+    };
+    for n in 0..1000 {
+        assert!(!fails_at(&mut bench, n, n % 100 != 99), "{n}");
+    }
+    let ended = (1000..2000).position(|n| fails_at(&mut bench, n, true));
+    assert!(ended.is_some_and(|n| (100..400).contains(&n)), "{ended:?}");
+}
