@@ -38,6 +38,7 @@ impl State {
             Command::Heard { node, is_up } => self.heard(*node, *is_up),
             Command::Register(r) => return self.register(r),
             Command::Trust { drive, open } => _ = self.trust(*drive, *open),
+            Command::Dropped { drive, open, revision } => self.dropped(*drive, *open, *revision),
             Command::Failed { drive, open, why } => _ = self.failed(*drive, *open, why),
             Command::Space(all) => self.space(all),
             Command::Judge(all) => all.iter().for_each(|p| _ = self.judge(p)),

@@ -57,6 +57,15 @@ pub enum Command {
         /// In which opening.
         open: OpenId,
     },
+    /// All slices of a drive durably dropped what was deleted up to this revision (R20).
+    Dropped {
+        /// Which.
+        drive: DriveId,
+        /// In which opening.
+        open: OpenId,
+        /// Up to which.
+        revision: Revision,
+    },
     /// A drive ended (S9): it acknowledges nothing any more.
     Failed {
         /// Which.

@@ -21,6 +21,7 @@ pub mod health;
 pub mod reconcile;
 mod register;
 pub mod state;
+pub mod tombstones;
 mod view;
 mod volumes;
 

@@ -5,7 +5,7 @@ use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use sarsen_types::{DriveId, GroupId, OpenId, SliceId};
+use sarsen_types::{DriveId, GroupId, OpenId, Revision, SliceId};
 
 impl State {
     /// One command: the open id is remembered, and no group goes on as if the drive had not been away (R1).
@@ -50,6 +50,12 @@ impl State {
             is_up: false,
             is_stale,
             failure: None,
+            dropped: match &known {
+                // an older image may hold what it had dropped
+                Some(_) if is_stale => Revision(0),
+                Some((_, d)) => d.dropped,
+                None => self.revision, // it holds nothing
+            },
             forgetting: None,
         };
         self.drives.insert(id, drive.clone());

@@ -1,5 +1,6 @@
 //! What the cluster remembers. Everything is a plain value: equal commands make equal states.
 use crate::command::Answer;
+use crate::tombstones::Tombstone;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -52,8 +53,9 @@ pub struct State {
     pub volumes: BTreeMap<VolumeId, Volume>,
     /// Layers.
     pub layers: BTreeMap<LayerId, Layer>,
-    /// Deleted layers: the tombstones of R20.
-    pub dropped_layers: BTreeSet<LayerId>,
+    /// Deleted layers that drives may still hold: the tombstones of R20.
+    #[serde(deserialize_with = "crate::tombstones::read")]
+    pub dropped_layers: BTreeMap<LayerId, Tombstone>,
     /// Groups.
     pub groups: BTreeMap<GroupId, GroupState>,
     /// Per group its members that are not in sync.
@@ -119,6 +121,9 @@ pub struct Drive {
     pub is_stale: bool,
     /// Why it failed.
     pub failure: Option<String>,
+    /// What was deleted up to this revision it does not hold any more.
+    #[serde(default)]
+    pub dropped: Revision,
     /// It was given up as lost, and hosts may still use it (R28).
     #[serde(default)]
     pub forgetting: Option<Forgetting>,

@@ -11,6 +11,7 @@ impl State {
         let is_member = |g: &&sarsen_types::GroupState| g.assignment_of(slice).is_some();
         let groups: Vec<_> = self.groups.values().filter(is_member).cloned().collect();
         let mut view = self.shared_view();
+        view.dropped_layers = self.tombstones_for(slice.drive);
         for (_, _, fenced) in &mut view.fences {
             fenced.retain(|f| groups.iter().any(|g| g.group == *f));
         }
@@ -46,7 +47,7 @@ impl State {
                 })
                 .collect(),
             last_attachment: AttachmentId(self.last.wide),
-            dropped_layers: self.dropped_layers.iter().copied().collect(),
+            dropped_layers: Vec::new(),
             dropped_groups: Vec::new(),
             fences: self.attachments.iter().filter_map(fencing).collect(),
         }

@@ -110,7 +110,7 @@ impl State {
             self.layers.iter().filter(|(_, l)| l.volume == id).map(|(id, _)| *id).collect();
         for layer in gone {
             self.layers.remove(&layer);
-            self.dropped_layers.insert(layer);
+            self.bury(layer);
         }
         self.tell(format!("volume {name} was deleted"));
         self.changes_map();

@@ -536,6 +536,31 @@ fn a_volume_in_use_is_not_deleted_and_a_deleted_one_leaves_a_tombstone() {
 }
 
 #[test]
+fn a_tombstone_goes_when_every_drive_dropped_the_layer_twice() {
+    // found in review: none ever went, and each start of a slice dropped all of them in each of its groups
+    let mut c = Cluster::new(3);
+    c.apply(attach("a"));
+    let attachment = *c.state.attachments.keys().next().unwrap();
+    c.apply(Command::Release { attachment });
+    c.apply(Command::DeleteVolume { volume: VolumeId(1) });
+    let asked = |c: &Cluster, drive: u32| c.state.view_of(slice(drive)).dropped_layers;
+    for round in 0..2 {
+        let since = asked(&c, 1)[0].0;
+        for drive in 1..=3 {
+            assert_eq!(asked(&c, drive).len(), 1, "round {round}");
+            let open = c.state.drives[&DriveId(drive)].open;
+            // of an opening that is over it counts for nothing
+            c.apply(Command::Dropped { drive: DriveId(drive), open: OpenId(open.0 + 1), revision: since });
+            assert_eq!(asked(&c, drive).len(), 1, "round {round}");
+            c.apply(Command::Dropped { drive: DriveId(drive), open, revision: since });
+            let all_did = drive == 3;
+            assert_eq!(asked(&c, drive).len(), usize::from(all_did && round == 0), "round {round}");
+        }
+    }
+    assert!(c.state.dropped_layers.is_empty());
+}
+
+#[test]
 fn a_repeated_request_gets_its_first_answer_and_changes_nothing() {
     let mut c = Cluster::new(3);
     let entry = Entry { at_ms: c.now, request: Some(7), command: attach("a") };

@@ -1,6 +1,6 @@
 //! What the control thread and the slices' threads say to each other: channels of values, no shared state.
 use sarsen_control::command::Rot;
-use sarsen_types::{ClusterId, DriveId, NodeId, OpenId, Proposal, SliceId, View};
+use sarsen_types::{ClusterId, DriveId, NodeId, OpenId, Proposal, Revision, SliceId, View};
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -61,6 +61,13 @@ pub enum FromSlice {
     Distrusted {
         /// Whose.
         slice: SliceId,
+    },
+    /// What was deleted up to this revision is durably dropped in this slice (R20).
+    Dropped {
+        /// Whose.
+        slice: SliceId,
+        /// Up to which.
+        revision: Revision,
     },
     /// Space, now and then (at most once a second).
     Space {

@@ -4,8 +4,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use sarsen_types::record::{BlockStack, Entry};
 use sarsen_types::{
-    BlockRange, Checksum, ChunkIndex, FamilyId, GroupId, LayerId, ObjectId, Proposal, Record, SliceId,
-    Version, View,
+    BlockRange, Checksum, ChunkIndex, FamilyId, GroupId, LayerId, ObjectId, Proposal, Record, Revision,
+    SliceId, Version, View,
 };
 use sarsen_wire::client::{ClientReply, ClientRequest, Greeting};
 use sarsen_wire::peer::PeerMessage;
@@ -259,6 +259,8 @@ pub enum Output<P> {
     },
     /// All floors of a stale drive durably count as zero (R1).
     Distrusted,
+    /// What was deleted up to this revision is durably dropped (R20).
+    Dropped(Revision),
     /// Something an operator should read.
     Report(String),
 }

@@ -6,19 +6,21 @@ use crate::io::{Blocks, ConnId, Input, Output, ReadFailed, Token};
 use crate::memory::Memory;
 use crate::peers::Peers;
 use crate::wait::Wait;
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 use sarsen_types::record::{Body, Entry};
 use sarsen_types::{
-    AttachmentId, Checksum, Duration, GroupId, Instant, LayerId, Ledger, SliceId, Version, View,
+    AttachmentId, Checksum, Duration, GroupId, Instant, Ledger, Revision, SliceId, Version, View,
 };
 use sarsen_wire::client::Greeting;
 use sarsen_wire::peer::{GroupBody, PeerMessage};
 
 /// What stands for the entries of an object that cannot be read: damage from its first block to its last.
 pub const UNREADABLE: (u16, Entry) = (0, Entry::Damaged(Version::ZERO, Checksum(0)));
+/// Deleted layers that are dropped at a time, each in every group (R41).
+const LAYERS_DROPPED_MAX: usize = 16;
 /// While something waits for time to pass, it is looked at this often.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -44,7 +46,9 @@ pub struct Machine<P> {
     next_look: Instant,
     distrusting: usize,
     /// Deleted layers whose drop was journaled in this life of the slice.
-    dropped: BTreeSet<LayerId>,
+    dropped: Revision,
+    /// Records of it that are not durable yet.
+    dropping: usize,
     /// Groups may remember attachments that ended.
     must_forget: bool,
 }
@@ -85,7 +89,8 @@ impl<P: Clone> Machine<P> {
             next_beat: config.started,
             next_look: config.started,
             distrusting: 0,
-            dropped: BTreeSet::new(),
+            dropped: Revision(0),
+            dropping: 0,
             must_forget: true,
         }
     }
@@ -335,13 +340,35 @@ impl<P: Clone> Machine<P> {
                 self.cx.persist(id, group.seen, Body::DropGroup, None, Wait::Nothing);
             }
         }
-        // a group that comes later has nothing of them but what is recovered into it: the next life drops that
-        for &layer in view.dropped_layers.iter().filter(|l| !self.dropped.contains(*l)) {
+        self.drop_layers();
+    }
+
+    /// Deleted layers are dropped some at a time, in every group; whoever comes later has nothing of them. A group that is
+    /// recovered meanwhile from one that does not know yet is asked a second time (`sarsen_control::tombstones`).
+    fn drop_layers(&mut self) {
+        if self.dropping > 0 {
+            return;
+        }
+        let view = self.cx.view.clone();
+        let left = view.dropped_layers.partition_point(|(since, _)| *since <= self.dropped);
+        let left = &view.dropped_layers[left..];
+        let Some(last) = left.get(LAYERS_DROPPED_MAX.min(left.len()).wrapping_sub(1)) else { return };
+        self.dropped = last.0;
+        for &(_, layer) in left.iter().take_while(|(since, _)| *since <= last.0) {
             for group in self.groups.values_mut() {
-                self.cx.persist(group.id, group.seen, Body::DropLayer { layer }, None, Wait::Nothing);
+                self.dropping += 1;
+                self.cx.persist(group.id, group.seen, Body::DropLayer { layer }, None, Wait::Dropped);
             }
         }
-        self.dropped.extend(&view.dropped_layers);
+        if self.dropping == 0 {
+            self.layers_dropped();
+        }
+    }
+
+    /// They are durably dropped.
+    fn layers_dropped(&mut self) {
+        self.cx.out.push(Output::Dropped(self.dropped));
+        self.drop_layers();
     }
 
     // ---- peers ----
@@ -421,6 +448,12 @@ impl<P: Clone> Machine<P> {
             }
             Wait::Tabled { group, epoch, to, sending, is_last: true } => {
                 self.cx.send(to, group, epoch, Version::ZERO, GroupBody::TableA { sending }, None);
+            }
+            Wait::Dropped => {
+                self.dropping -= 1;
+                if self.dropping == 0 {
+                    self.layers_dropped();
+                }
             }
             Wait::Distrusted => {
                 self.distrusting -= 1;

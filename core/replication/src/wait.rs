@@ -70,6 +70,8 @@ pub enum Wait<P> {
     },
     /// Floors count as zero, durably.
     Distrusted,
+    /// A layer is dropped from a group.
+    Dropped,
     /// Nothing follows.
     Nothing,
     /// A client's read.

@@ -450,3 +450,31 @@ fn a_drive_that_is_nearly_full_takes_no_new_copy_but_lets_an_old_one_back() {
         c.settle();
     }
 }
+
+#[test]
+fn deleted_layers_are_dropped_some_at_a_time_and_that_they_are_is_said_once_it_is_durable() {
+    let mut c = Cluster::new(3, 2);
+    c.run(3 * SECOND);
+    // three in each revision
+    c.tombstones = (0..120).map(|n| (Revision(1000 + n / 3), LayerId(100 + n))).collect();
+    c.store(0).is_slow = true;
+    c.revision = 2000;
+    c.run(SECOND);
+    let said = |c: &Cluster, node: usize| -> Vec<u64> {
+        c.buried.iter().filter(|b| b.0 == node).map(|b| b.1.0).collect()
+    };
+    assert!(said(&c, 0).is_empty(), "nothing is durable there");
+    let all = said(&c, 1);
+    assert!(all.is_sorted() && all.len() > 4 && all.last() == Some(&1039), "{all:?}");
+    c.store(0).is_slow = false;
+    c.run(SECOND);
+    assert_eq!(said(&c, 0), all);
+    // what it dropped it does not drop again in this life; what is asked anew it does
+    c.revision += 1;
+    c.run(SECOND);
+    assert_eq!(said(&c, 0), all);
+    c.tombstones = vec![(Revision(2001), LayerId(100))];
+    c.revision += 1;
+    c.run(SECOND);
+    assert_eq!(said(&c, 0).last(), Some(&2001));
+}

@@ -284,6 +284,11 @@ impl Cluster {
                         (self.nodes[node].id.unwrap_or_default().drive, self.nodes[node].open);
                     self.command(Command::Trust { drive, open });
                 }
+                Output::Dropped(revision) => {
+                    let (drive, open) =
+                        (self.nodes[node].id.unwrap_or_default().drive, self.nodes[node].open);
+                    self.command(Command::Dropped { drive, open, revision });
+                }
                 Output::Report(text) => self.say(|| format!("node {node} reports: {text}")),
                 Output::Failed(why) => self.drive_failed(node, why),
             }

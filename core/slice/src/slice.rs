@@ -242,6 +242,7 @@ impl<D: Disk> Slice<D> {
                 self.store.list_entries(token_of(token), group, object, visible_only);
             }
             machine::Output::Distrusted => out.push(Output::Distrusted),
+            machine::Output::Dropped(revision) => out.push(Output::Dropped(revision)),
             machine::Output::Report(text) => out.push(Output::Report(text)),
         }
     }

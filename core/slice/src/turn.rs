@@ -1,7 +1,7 @@
 //! What goes into a slice and what comes out: the whole surface that a node's thread and the simulator share.
 use sarsen_buffer::Buf;
 use sarsen_replication::Memory;
-use sarsen_types::{Instant, Proposal, SliceId, View};
+use sarsen_types::{Instant, Proposal, Revision, SliceId, View};
 use sarsen_wire::client::{ClientReply, ClientRequest, Greeting};
 use sarsen_wire::peer::PeerMessage;
 use std::sync::Arc;
@@ -98,6 +98,8 @@ pub enum Output {
     Propose(Proposal),
     /// The drive is stale and its floors now durably count as zero: metadata need not call it stale any more (R1).
     Distrusted,
+    /// What was deleted up to this revision is durably dropped (R20).
+    Dropped(Revision),
     /// Something an operator should read.
     Report(String),
     /// The drive ended (S9): its groups are to be told by dropping the slice; the process goes on without it.

@@ -25,8 +25,9 @@ pub struct View {
     pub attachments: BTreeMap<AttachmentId, AttachmentView>,
     /// Attachments up to this one that are not listed have ended: ids only grow (R42).
     pub last_attachment: AttachmentId,
-    /// Confirmed deletions (R20): layers whose data a slice may drop.
-    pub dropped_layers: Vec<LayerId>,
+    /// Confirmed deletions (R20) that the slice's drive did not say it carried out: layers whose data it may drop, each with the
+    /// revision it was deleted in, ascending.
+    pub dropped_layers: Vec<(Revision, LayerId)>,
     /// Confirmed deletions (R20): groups of which this slice may drop its copy, with the assignment that ended.
     pub dropped_groups: Vec<(GroupId, u64)>,
     /// Groups being fenced: until the report is in, the primary answers each with `Proposal::Fenced` (R31).

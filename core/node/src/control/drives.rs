@@ -30,6 +30,8 @@ pub struct Drives {
     /// Blocks a slice holds, and used.
     space: Mutex<BTreeMap<SliceId, (u64, u64)>>,
     distrusted: Mutex<BTreeMap<DriveId, BTreeSet<u8>>>,
+    /// Up to where each slice carried out deletions.
+    dropped: Mutex<BTreeMap<DriveId, BTreeMap<u8, Revision>>>,
     /// Threads of slices that ended.
     ended: watch::Sender<usize>,
 }
@@ -60,8 +62,9 @@ pub async fn open(
 impl Drives {
     /// The opened drives, none of them registered yet.
     pub fn new(desk: Arc<Desk>, boot_id: String, handles: Vec<Arc<DriveHandle>>) -> Drives {
-        let (served, named, space, distrusted) = Default::default();
-        Drives { desk, boot_id, handles, served, named, space, distrusted, ended: watch::channel(0).0 }
+        let (served, named, space, distrusted, dropped) = Default::default();
+        let ended = watch::channel(0).0;
+        Drives { desk, boot_id, handles, served, named, space, distrusted, dropped, ended }
     }
 
     /// Registers each drive (R1); from then on it is served. Returns when all are.
@@ -203,6 +206,19 @@ impl Drives {
                 }
             }
             FromSlice::Distrusted { slice } => self.distrusted(slice),
+            FromSlice::Dropped { slice, revision } => self.dropped(slice, revision),
+        }
+    }
+
+    /// What all slices of a drive dropped the drive does not hold any more (R20).
+    fn dropped(&self, slice: SliceId, revision: Revision) {
+        let Some(handle) = self.named(slice.drive) else { return };
+        let mut all = self.dropped.lock().unwrap_or_else(PoisonError::into_inner);
+        let said = all.entry(slice.drive).or_default();
+        said.insert(slice.index, revision);
+        if said.len() == usize::from(handle.facts().slices) {
+            let revision = said.values().copied().min().unwrap_or_default();
+            self.later(Command::Dropped { drive: slice.drive, open: handle.facts().open, revision });
         }
     }
 

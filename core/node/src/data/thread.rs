@@ -635,6 +635,7 @@ impl<M: Machine> Worker<M> {
             }
             Output::Propose(proposal) => self.report(FromSlice::Propose(proposal)),
             Output::Distrusted => self.report(FromSlice::Distrusted { slice: self.me }),
+            Output::Dropped(revision) => self.report(FromSlice::Dropped { slice: self.me, revision }),
             Output::Report(text) => self.report(FromSlice::Report { slice: self.me, text }),
             Output::Failed(why) => {
                 self.has_failed = true;

@@ -70,6 +70,10 @@ pub struct Cluster {
     /// Sole copies that gave way to one with more.
     pub gave_way: u32,
     confirm: bool,
+    /// Deleted layers that metadata tell of.
+    pub tombstones: Vec<(Revision, LayerId)>,
+    /// Who said that deletions up to a revision are carried out.
+    pub buried: Vec<(usize, Revision)>,
     /// What each slice may keep in memory.
     pub memory: Memory,
     /// All nodes are processes of one machine (R4).
@@ -137,6 +141,8 @@ impl Cluster {
             expelled: 0,
             gave_way: 0,
             confirm: false,
+            tombstones: Vec::new(),
+            buried: Vec::new(),
             memory: Memory::default(),
             same_kernel: false,
             members: n,
@@ -159,6 +165,7 @@ impl Cluster {
             view.attachments.insert(AttachmentId(1), self.attachment);
         }
         view.fences = self.fences.clone();
+        view.dropped_layers = self.tombstones.clone();
         if self.ignorant.contains(&node) {
             view.dropped_groups = self.dropped.clone();
         }
@@ -497,6 +504,7 @@ impl Cluster {
                 Output::Hangup(to) => self.disconnect(node, index(to)),
                 Output::Report(text) if text.contains("intact on no") && !self.may_lose => panic!("{text}"),
                 Output::Distrusted => drop(self.stale.remove(&node)),
+                Output::Dropped(revision) => self.buried.push((node, revision)),
                 Output::Report(text) => println!("{} {text}", slice(node)),
                 other => {
                     if let Some(n) = self.nodes[node].as_mut() {
