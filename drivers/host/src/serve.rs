@@ -1,6 +1,7 @@
 //! The data thread: NBD clients on one side, slices on the other, the client machine between, all in one turn (L5).
 use crate::attach::{ExportConfig, Listen, Way};
 use crate::links::{Links, Party, boot_id};
+use crate::rest::Rest;
 use anyhow::{Context, anyhow};
 use sarsen_api::proof;
 use sarsen_block as block;
@@ -26,8 +27,8 @@ use tokio::sync::watch;
 const CLIENTS_MAX: usize = 256;
 /// How long an NBD client may take to say what it wants.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
-/// An NBD client that leaves more than this many bytes of answers unread is dropped.
-const QUEUE_MAX: usize = 128 << 20;
+/// Bytes of answers that an NBD client may leave unread; nothing more is read from it until it takes them.
+const ANSWERS_MAX: usize = 64 << 20;
 /// How long a client that is done may take to read the rest.
 const LEAVE_MAX: Duration = Duration::from_secs(10);
 /// How long the last answers may take to leave when the export ends.
@@ -137,8 +138,8 @@ enum Role {
 /// An NBD client.
 struct Nbd {
     connection: Box<Connection>,
-    /// It takes nothing more before a request of it ends.
-    rests: bool,
+    /// It is not read from for a while, and is one of those that rest.
+    rest: Option<Rest>,
 }
 
 struct Host {
@@ -155,6 +156,10 @@ struct Host {
     haggling: VecDeque<(Instant, ConnId)>,
     /// Those that are done and have not read all, the oldest first, and until when they may.
     leaving: VecDeque<(Instant, ConnId)>,
+    /// Those that are not read from for a while, the first to be read on from first.
+    resting: VecDeque<ConnId>,
+    /// When to look at those though nothing happened.
+    look_at: Option<Instant>,
     next_base: u32,
     requests: Slab<Request>,
     submitted: Vec<Request>,
@@ -229,6 +234,8 @@ impl Host {
             bases: BTreeMap::new(),
             haggling: VecDeque::new(),
             leaving: VecDeque::new(),
+            resting: VecDeque::new(),
+            look_at: None,
             next_base: 1,
             requests: Slab::default(),
             submitted: Vec::new(),
@@ -250,6 +257,7 @@ impl Host {
             let deadline = Instant::earliest(deadline, self.haggling.front().map(|h| h.0));
             let deadline = Instant::earliest(deadline, self.leaving.front().map(|l| l.0));
             let deadline = Instant::earliest(deadline, self.ends_at);
+            let deadline = Instant::earliest(deadline, self.look_at);
             let now = self.ring.turn(deadline, &mut events);
             for event in events.drain(..) {
                 self.event(now, event, inbox);
@@ -266,6 +274,8 @@ impl Host {
             if self.client.deadline().is_some_and(|at| at <= now) {
                 self.step(now, client::Input::Tick);
             }
+            self.carry_out(now);
+            self.read_on(now);
             self.carry_out(now);
             self.tell_revision();
             if let Some(why) = self.ended.take() {
@@ -320,6 +330,8 @@ impl Host {
         if self.is_stopping || self.nbd.len() >= CLIENTS_MAX {
             return self.ring.close(conn);
         }
+        // one that is frozen for a while is held back, and not cut off (found in review)
+        self.ring.be_patient(conn);
         self.haggling.push_back((now + HANDSHAKE_MAX, conn));
         let base = self.next_base;
         self.next_base += 1;
@@ -327,7 +339,7 @@ impl Host {
         let connection = Connection::new(u64::from(base) << 32, &mut sink);
         self.nbd.insert(base, conn);
         self.bases.insert(conn, base);
-        self.roles.insert(conn, Role::Nbd(Nbd { connection: Box::new(connection), rests: false }));
+        self.roles.insert(conn, Role::Nbd(Nbd { connection: Box::new(connection), rest: None }));
         self.readable(now, conn);
     }
 
@@ -344,11 +356,14 @@ impl Host {
 
     fn read_nbd(&mut self, now: Instant, conn: ConnId) {
         loop {
-            // what is answered at once never comes to `completed`
-            if self.ring.queued(conn) > QUEUE_MAX {
-                return self.drop_nbd(now, conn);
+            // between two looks: what is answered at once never comes to `completed`
+            if self.is_held(conn) {
+                return self.rest(now, conn);
             }
             let Some(Role::Nbd(nbd)) = self.roles.get_mut(&conn) else { return };
+            if nbd.rest.is_some() {
+                return;
+            }
             let mut aside = Aside { answers: &mut self.answers, submitted: &mut self.submitted };
             let (pool, bytes) = (self.ring.pool(), self.ring.received(conn));
             let progress = nbd.connection.receive(&self.export, pool, bytes, &mut aside);
@@ -357,7 +372,6 @@ impl Host {
             }
             // a client that sends garbage is dropped, and nothing else suffers
             let Ok(progress) = progress else { return self.drop_nbd(now, conn) };
-            nbd.rests = progress.next == Next::Rest;
             self.ring.consume(conn, progress.used);
             self.submit(now);
             match progress.next {
@@ -368,10 +382,68 @@ impl Host {
                     }
                 }
                 Next::Fill(buf) => return self.ring.receive_into(conn, buf),
-                Next::Rest => return,
+                Next::Rest => {
+                    if self.is_held(conn) {
+                        self.rest(now, conn);
+                    }
+                    return;
+                }
                 Next::Close => return self.let_leave(now, conn),
             }
         }
+    }
+
+    /// Whether nothing more is taken from a client for now: too much of it is under way, or it does not take its answers.
+    fn is_held(&self, conn: ConnId) -> bool {
+        let Some(Role::Nbd(nbd)) = self.roles.get(&conn) else { return false };
+        nbd.connection.is_full() || self.ring.queued(conn) > ANSWERS_MAX
+    }
+
+    /// A client is not read from for a while.
+    fn rest(&mut self, now: Instant, conn: ConnId) {
+        let Some(Role::Nbd(nbd)) = self.roles.get_mut(&conn) else { return };
+        if nbd.rest.is_none() {
+            nbd.rest = Some(Rest::new(now));
+            self.resting.push_back(conn);
+        }
+    }
+
+    /// Looks at those that rest, and reads on from those that nothing holds up any more.
+    fn read_on(&mut self, now: Instant) {
+        self.look_at = None;
+        let mut at = 0;
+        for _ in 0..self.resting.len() {
+            let conn = self.resting[at];
+            if self.stays_at_rest(now, conn) {
+                at += 1;
+                continue;
+            }
+            self.resting.remove(at);
+            if let Some(Role::Nbd(nbd)) = self.roles.get_mut(&conn) {
+                nbd.rest = None;
+                self.read_nbd(now, conn);
+            }
+        }
+    }
+
+    /// Whether a client that rests goes on doing so; one that is gone is dropped.
+    fn stays_at_rest(&mut self, now: Instant, conn: ConnId) -> bool {
+        let is_held = self.is_held(conn);
+        let Some(Role::Nbd(Nbd { rest: Some(rest), .. })) = self.roles.get_mut(&conn) else { return false };
+        let is_to_look = !is_held || rest.is_held(now);
+        let is_current = !is_held && (self.ring.shows_hang_up(conn) || self.ring.is_delivered(conn));
+        if !is_held && !is_current {
+            rest.awaits_acks(now);
+        }
+        // asked last: one that acknowledged its answers was there, and had not hung up when it did
+        if is_to_look && self.ring.is_hung_up(conn) {
+            self.drop_nbd(now, conn);
+            return false;
+        }
+        if !is_current {
+            self.look_at = Instant::earliest(self.look_at, Some(rest.looks_at(now)));
+        }
+        !is_current
     }
 
     fn submit(&mut self, now: Instant) {
@@ -405,17 +477,9 @@ impl Host {
         let pool = self.ring.pool().clone();
         let mut sink = Sink { ring: &mut self.ring, conn, submitted: &mut self.submitted };
         nbd.connection.complete(completion, &pool, &mut sink);
-        let (is_over, rests) = (nbd.connection.is_over(), nbd.rests);
-        if self.ring.queued(conn) > QUEUE_MAX {
-            self.drop_nbd(now, conn);
-        } else if is_over {
+        // what it left unread is read in a later turn, when its answers were taken
+        if nbd.connection.is_over() {
             self.let_leave(now, conn);
-        } else if rests && self.ring.is_hung_up(conn) {
-            // what it left unread may have been sent again elsewhere, and be older than what was answered there (R22; found in
-            // review)
-            self.drop_nbd(now, conn);
-        } else if rests {
-            self.read_nbd(now, conn);
         }
     }
 
