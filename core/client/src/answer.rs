@@ -233,9 +233,7 @@ impl Client {
             self.complete(request, out);
         }
         self.refill(now, group, out);
-        while let Some(next) = self.permits.next(|r| self.requests[r].cost) {
-            self.write(now, next, out);
-        }
+        self.let_in(now, out);
     }
 
     fn unblock_all(&mut self, now: Instant, mut freed: Vec<u32>, out: &mut Vec<Output>) {

@@ -157,6 +157,7 @@ impl Client {
             Input::Connected { slice } => self.connected(now, slice, out),
             Input::Disconnected { slice } => self.disconnected(now, slice, out),
             Input::Received { slice, reply, payload } => self.received(now, slice, reply, payload, out),
+            Input::Abandon(tokens) => self.abandon(now, tokens, out),
             Input::Tick => {}
         }
         self.tick(now, out);

@@ -49,6 +49,10 @@ impl Permits {
         self.left -= cost;
         self.door.pop_front()
     }
+    /// Some who wait leave.
+    pub fn leave(&mut self, mut is_leaving: impl FnMut(u32) -> bool) {
+        self.door.retain(|request| !is_leaving(*request));
+    }
     /// Who waits.
     pub fn waiting(&self) -> usize {
         self.door.len()

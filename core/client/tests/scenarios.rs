@@ -481,6 +481,46 @@ fn what_is_under_way_is_bounded_in_bytes() {
 }
 
 #[test]
+fn who_left_keeps_nothing_at_the_door() {
+    // found in review: a client that came again every half minute left its data there each time, while a group was away
+    let mut stage = Stage::with_bytes_max(&[A], 64 << 10);
+    let under_way = stage.write(0, &vec![1; 64 << 10]);
+    let sent = stage.sent_one();
+    let held = stage.live_bytes();
+    let mut left = Vec::new();
+    for n in 1..20u64 {
+        let stays = stage.write(n << 17, &[2; 4096]);
+        let leaves = stage.write(n << 17, &vec![3; 64 << 10]);
+        stage.abandon(&[leaves, under_way]);
+        assert_eq!(stage.done(leaves), Err(Error::Abandoned));
+        assert!(stage.is_open(stays) && stage.is_open(under_way), "what was sent runs on");
+        left.push(stays);
+    }
+    assert!(stage.live_bytes() < held + 20 * 8192, "{}", stage.live_bytes());
+    // those who stay come in, and the order is theirs
+    stage.answer(&sent, ClientResult::Done);
+    assert_eq!(stage.done(under_way), Ok(Answer::Done));
+    let next = stage.sent();
+    assert_eq!(next.len(), 16, "4 KiB each of 64 KiB");
+    for sent in next {
+        stage.answer(&sent, ClientResult::Done);
+    }
+    assert_eq!(stage.done(left[0]), Ok(Answer::Done));
+}
+
+#[test]
+fn one_who_leaves_the_door_lets_in_who_is_smaller() {
+    let mut stage = Stage::with_bytes_max(&[A], 64 << 10);
+    stage.write(0, &vec![1; 32 << 10]);
+    stage.sent_one();
+    let large = stage.write(1 << 17, &vec![2; 64 << 10]);
+    stage.write(1 << 18, &[3; 4096]);
+    assert!(stage.sent().is_empty(), "nobody passes who waits at the door");
+    stage.abandon(&[large]);
+    assert_eq!(stage.sent().len(), 1);
+}
+
+#[test]
 fn an_idle_connection_is_closed_and_dialed_again_when_wanted() {
     let mut stage = Stage::greeted(&[A]);
     stage.write(0, &[1; 4096]);

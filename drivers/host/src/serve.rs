@@ -5,7 +5,7 @@ use crate::rest::Rest;
 use anyhow::{Context, anyhow};
 use sarsen_api::proof;
 use sarsen_block as block;
-use sarsen_block::{Completion, Failure, Request};
+use sarsen_block::{Completion, Failure, Request, Tag};
 use sarsen_buffer::{Buf, Pool};
 use sarsen_client as client;
 use sarsen_client::Client;
@@ -29,6 +29,9 @@ const CLIENTS_MAX: usize = 256;
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// Bytes of answers that an NBD client may leave unread; nothing more is read from it until it takes them.
 const ANSWERS_MAX: usize = 64 << 20;
+/// Payload of requests under way that all NBD clients of an export may have together, those that left included: above that
+/// nothing more is read. It may be passed by what one client sends at a time.
+const PAYLOAD_MAX: u64 = 128 << 20;
 /// How long a client that is done may take to read the rest.
 const LEAVE_MAX: Duration = Duration::from_secs(10);
 /// How long the last answers may take to leave when the export ends.
@@ -129,6 +132,21 @@ impl Bound {
     }
 }
 
+/// A request of an NBD client that is not answered.
+struct UnderWay {
+    request: Request,
+    /// Bytes of its payload: of what it brought, or is to bring.
+    payload: u64,
+}
+
+impl UnderWay {
+    fn new(request: Request) -> UnderWay {
+        let has_payload = matches!(request.op(), block::Op::Read | block::Op::Write(_));
+        let payload = if has_payload { request.len() } else { 0 };
+        UnderWay { request, payload }
+    }
+}
+
 enum Role {
     Nbd(Nbd),
     Dialing(SliceId, Dialer),
@@ -161,7 +179,9 @@ struct Host {
     /// When to look at those though nothing happened.
     look_at: Option<Instant>,
     next_base: u32,
-    requests: Slab<Request>,
+    requests: Slab<UnderWay>,
+    /// Payload of all of them.
+    payload: u64,
     submitted: Vec<Request>,
     answers: Vec<(Vec<u8>, Option<Buf>)>,
     out: Vec<client::Output>,
@@ -238,6 +258,7 @@ impl Host {
             look_at: None,
             next_base: 1,
             requests: Slab::default(),
+            payload: 0,
             submitted: Vec::new(),
             answers: Vec::new(),
             out: Vec::new(),
@@ -266,7 +287,7 @@ impl Host {
                 self.lose(now, slice);
             }
             while let Some((_, conn)) = self.haggling.pop_front_if(|h| h.0 <= now) {
-                self.drop_if_silent(conn);
+                self.drop_if_silent(now, conn);
             }
             while let Some((_, conn)) = self.leaving.pop_front_if(|l| l.0 <= now) {
                 self.ring.close(conn);
@@ -279,7 +300,7 @@ impl Host {
             self.carry_out(now);
             self.tell_revision();
             if let Some(why) = self.ended.take() {
-                self.requests.into_values().for_each(Request::abandon);
+                self.requests.into_values().for_each(|held| held.request.abandon());
                 return why;
             }
             if self.is_stopping && self.requests.is_empty() && self.has_flushed(now) {
@@ -323,11 +344,14 @@ impl Host {
     }
 
     fn accept(&mut self, now: Instant, conn: ConnId) {
-        // one that says nothing gives way to one that may
-        if self.nbd.len() >= CLIENTS_MAX {
-            self.drop_silent();
+        // one that is done gives way once it took all, and one that says nothing gives way to one that may
+        if self.clients() >= CLIENTS_MAX {
+            self.leaving.retain(|l| self.ring.queued(l.1) > 0);
         }
-        if self.is_stopping || self.nbd.len() >= CLIENTS_MAX {
+        if self.clients() >= CLIENTS_MAX {
+            self.drop_silent(now);
+        }
+        if self.is_stopping || self.clients() >= CLIENTS_MAX {
             return self.ring.close(conn);
         }
         // one that is frozen for a while is held back, and not cut off (found in review)
@@ -341,6 +365,11 @@ impl Host {
         self.bases.insert(conn, base);
         self.roles.insert(conn, Role::Nbd(Nbd { connection: Box::new(connection), rest: None }));
         self.readable(now, conn);
+    }
+
+    /// NBD clients that hold memory: those that left and did not take all their answers are some (found in review).
+    fn clients(&self) -> usize {
+        self.nbd.len() + self.leaving.len()
     }
 
     fn readable(&mut self, now: Instant, conn: ConnId) {
@@ -393,10 +422,12 @@ impl Host {
         }
     }
 
-    /// Whether nothing more is taken from a client for now: too much of it is under way, or it does not take its answers.
+    /// Whether nothing more is taken from a client for now: too much is under way, of it or of all, or it does not take its
+    /// answers. A handshake costs nothing, and goes on.
     fn is_held(&self, conn: ConnId) -> bool {
         let Some(Role::Nbd(nbd)) = self.roles.get(&conn) else { return false };
-        nbd.connection.is_full() || self.ring.queued(conn) > ANSWERS_MAX
+        let is_full = nbd.connection.is_full() || self.payload >= PAYLOAD_MAX;
+        (is_full && nbd.connection.is_serving()) || self.ring.queued(conn) > ANSWERS_MAX
     }
 
     /// A client is not read from for a while.
@@ -448,15 +479,17 @@ impl Host {
 
     fn submit(&mut self, now: Instant) {
         let mut submitted = std::mem::take(&mut self.submitted);
-        for mut request in submitted.drain(..) {
+        for request in submitted.drain(..) {
             let (offset, len) = (request.offset(), request.len());
-            let op = match request.take_op() {
+            let mut held = UnderWay::new(request);
+            self.payload += held.payload;
+            let op = match held.request.take_op() {
                 block::Op::Read => client::Op::Read,
                 block::Op::Write(data) => client::Op::Write(data),
                 block::Op::Zero | block::Op::Trim => client::Op::Zero,
                 block::Op::Status => client::Op::Status,
             };
-            let token = client::Token(self.requests.insert(request));
+            let token = client::Token(self.requests.insert(held));
             self.step(now, client::Input::Request { token, op, offset, len });
         }
         // nothing above submits more: the room is kept
@@ -469,10 +502,11 @@ impl Host {
         token: client::Token,
         result: Result<client::Answer, client::Error>,
     ) {
-        let Some(request) = self.requests.take(token.0) else { return };
+        let Some(UnderWay { request, payload }) = self.requests.take(token.0) else { return };
+        self.payload -= payload;
         let result = result.map(answer).map_err(failure);
         let completion: Completion = request.complete(result);
-        let Some(&conn) = self.nbd.get(&((completion.tag.0 >> 32) as u32)) else { return };
+        let Some(&conn) = self.nbd.get(&base_of(completion.tag)) else { return };
         let Some(Role::Nbd(nbd)) = self.roles.get_mut(&conn) else { return };
         let pool = self.ring.pool().clone();
         let mut sink = Sink { ring: &mut self.ring, conn, submitted: &mut self.submitted };
@@ -483,39 +517,54 @@ impl Host {
         }
     }
 
-    fn drop_nbd(&mut self, _now: Instant, conn: ConnId) {
-        self.forget_nbd(conn);
+    fn drop_nbd(&mut self, now: Instant, conn: ConnId) {
+        self.forget_nbd(now, conn);
         self.ring.close(conn);
     }
 
     /// The oldest of those that did not say what they want goes.
-    fn drop_silent(&mut self) {
+    fn drop_silent(&mut self, now: Instant) {
         while let Some((_, conn)) = self.haggling.pop_front() {
-            if self.drop_if_silent(conn) {
+            if self.drop_if_silent(now, conn) {
                 return;
             }
         }
     }
-    fn drop_if_silent(&mut self, conn: ConnId) -> bool {
+    fn drop_if_silent(&mut self, now: Instant, conn: ConnId) -> bool {
         let is_silent = matches!(self.roles.get(&conn), Some(Role::Nbd(nbd)) if !nbd.connection.is_serving());
         if is_silent {
-            self.forget_nbd(conn);
-            self.ring.close(conn);
+            self.drop_nbd(now, conn);
         }
         is_silent
     }
     /// It is done, and is closed when it has read the rest.
     fn let_leave(&mut self, now: Instant, conn: ConnId) {
-        self.forget_nbd(conn);
+        self.forget_nbd(now, conn);
         self.ring.close_when_sent(conn);
-        self.leaving.push_back((now + LEAVE_MAX, conn));
+        if self.ring.queued(conn) > 0 {
+            self.leaving.push_back((now + LEAVE_MAX, conn));
+        }
     }
 
-    /// Its requests run on: a write that was sent cannot be called back.
-    fn forget_nbd(&mut self, conn: ConnId) {
+    /// What it asked for runs on where it was sent, and is dropped where it was not.
+    fn forget_nbd(&mut self, now: Instant, conn: ConnId) {
         self.roles.remove(&conn);
         if let Some(base) = self.bases.remove(&conn) {
             self.nbd.remove(&base);
+            self.abandon(now, base);
+        }
+    }
+
+    /// Nobody waits for the requests of a client any more.
+    fn abandon(&mut self, now: Instant, base: u32) {
+        let mut tokens = Vec::new();
+        let mut from = 0;
+        while let Some(key) = self.requests.next_key(from, |held| base_of(held.request.tag()) == base) {
+            tokens.push(client::Token(key));
+            from = key as u32 + 1;
+        }
+        if !tokens.is_empty() {
+            self.step(now, client::Input::Abandon(tokens));
         }
     }
 
@@ -628,7 +677,7 @@ impl Host {
 
     fn closed(&mut self, now: Instant, conn: ConnId) {
         match self.roles.get(&conn) {
-            Some(Role::Nbd(_)) => self.forget_nbd(conn),
+            Some(Role::Nbd(_)) => self.forget_nbd(now, conn),
             Some(Role::Dialing(slice, _) | Role::Slice(slice, _)) => {
                 let slice = *slice;
                 self.lose(now, slice);
@@ -636,6 +685,11 @@ impl Host {
             None => {}
         }
     }
+}
+
+/// Which NBD client a request is of.
+fn base_of(tag: Tag) -> u32 {
+    (tag.0 >> 32) as u32
 }
 
 fn answer(answer: client::Answer) -> block::Answer {
@@ -655,7 +709,7 @@ fn failure(error: client::Error) -> Failure {
         client::Error::OutOfBounds => Failure::OutOfBounds,
         client::Error::ReadOnly => Failure::ReadOnly,
         client::Error::NoSpace => Failure::NoSpace,
-        client::Error::Superseded | client::Error::Fenced => Failure::Gone,
+        client::Error::Superseded | client::Error::Fenced | client::Error::Abandoned => Failure::Gone,
         client::Error::Corrupt | client::Error::Refused(_) => Failure::Broken,
     }
 }

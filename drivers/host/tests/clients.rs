@@ -87,3 +87,57 @@ fn a_client_that_reads_slowly_is_held_back_and_not_dropped() {
     client.0.shutdown(Shutdown::Write).unwrap();
     assert_eq!(client.0.read(&mut [0; 1]).unwrap(), 0);
 }
+
+/// Asks for more than one client may have under way, all of a group.
+fn ask_for_much(client: &mut Nbd<impl Socket>, group: u32) -> u64 {
+    let count = (sarsen_nbd::IN_FLIGHT_BYTES_MAX >> 20) + 10;
+    (0..count).for_each(|cookie| client.ask(READ, cookie, begin_of(group), 1 << 20));
+    count
+}
+
+#[test]
+fn what_clients_that_left_had_asked_for_is_dropped_where_it_was_not_sent() {
+    // found in review: a client that came again every half minute while a group was away left 64 MiB each time
+    let dir = tempfile::tempdir().unwrap();
+    let slice = Slice::start();
+    let served = export(&slice, Listen::Socket(dir.path().join("nbd.sock")));
+    slice.hold(0);
+    for _ in 0..6 {
+        ask_for_much(&mut connect_unix(&served), 0);
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    // those of the first client were sent, and hold all permits
+    let sent = slice.asked();
+    let mut client = connect_unix(&served);
+    client.write(1, begin_of(1), 1);
+    slice.let_go();
+    assert_eq!(client.reply(0), (0, 1));
+    assert!(slice.asked() <= sent + 8, "{} and then {} pieces were sent", sent, slice.asked());
+}
+
+#[test]
+fn clients_that_together_ask_for_more_than_an_export_holds_are_all_served_in_turn() {
+    let dir = tempfile::tempdir().unwrap();
+    for listen in [tcp(), Listen::Socket(dir.path().join("nbd.sock"))] {
+        let slice = Slice::start();
+        let served = export(&slice, listen);
+        slice.hold(0);
+        match served.at {
+            Listen::Tcp(_) => ask_together(&slice, [0; 4].map(|_| connect_tcp(&served))),
+            Listen::Socket(_) => ask_together(&slice, [0; 4].map(|_| connect_unix(&served))),
+        }
+    }
+}
+
+fn ask_together<S: Socket + Send>(slice: &Slice, clients: [Nbd<S>; 4]) {
+    std::thread::scope(|scope| {
+        for mut client in clients {
+            scope.spawn(move || {
+                let count = ask_for_much(&mut client, 0);
+                (0..count).for_each(|_| assert_eq!(client.reply(1 << 20).0, 0));
+            });
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        slice.let_go();
+    });
+}
