@@ -394,10 +394,11 @@ impl Ring {
         found > 0 && poll.revents & (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) != 0
     }
 
-    /// Whether all that was given to send has left and, over TCP, was acknowledged: the other end was there to take it. One
-    /// that is gone answers data with a reset, and never acknowledges them.
+    /// Whether nothing that was given to send is on its way any more: it has left and, over TCP, was acknowledged, so the other
+    /// end was there to take it. One that hung up answers data with a reset, and never acknowledges them. Of a connection that
+    /// is gone nothing is on its way.
     pub fn is_delivered(&self, conn: ConnId) -> bool {
-        let Some(held) = self.held(conn) else { return false };
+        let Some(held) = self.held(conn) else { return true };
         held.output.queued() == 0 && (!held.is_tcp || net::unacknowledged(held.fd.as_raw_fd()) == 0)
     }
 

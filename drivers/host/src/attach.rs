@@ -1,5 +1,5 @@
 //! The right to use a volume: asked for, followed while the export runs, given back at its end (R44).
-use crate::serve::{Bound, Served, Told, bind};
+use crate::serve::{Bound, FLUSH_MAX, Served, Told, bind};
 use anyhow::{Context, anyhow, bail};
 use sarsen_api::{ApiError, Attach, Client};
 use sarsen_types::{AttachmentId, ClusterId, Generation, Revision, SessionId, VolumeMap};
@@ -14,8 +14,10 @@ use tokio::sync::watch;
 
 /// Between two tries while no node answers.
 const AGAIN: Duration = Duration::from_millis(300);
-/// How long what is under way may take once the export is told to end.
+/// How long what is under way may take once the export is told to end, and so the release of its right.
 const END_MAX: Duration = Duration::from_secs(5);
+/// How long an export may take to end in all.
+pub const STOP_MAX: Duration = END_MAX.saturating_add(FLUSH_MAX).saturating_add(END_MAX);
 /// Bytes of a unix socket's path, its end included.
 const SOCKET_PATH_MAX: usize = 108;
 
@@ -134,7 +136,12 @@ pub async fn export_nbd(config: ExportConfig, ready: impl FnOnce(u64, &Listen)) 
     let why = tokio::select! {
         _ = term.recv() => None,
         _ = int.recv() => None,
-        why = follow(&api, (id, session), map, &served.tell, &mut served.goes_by) => Some(why),
+        why = follow(&api, (id, session), map, &served.tell, &mut served.goes_by) => {
+            // clients are told, and not just cut off (found in review)
+            served.tell.send(Told::Gone);
+            let _ = tokio::time::timeout(FLUSH_MAX, &mut served.ended).await;
+            Some(why)
+        }
         why = &mut served.ended => Some(anyhow!(why.unwrap_or_else(|_| "the data thread ended".into()))),
     };
     let taken = end(served, why.is_none()).await;
@@ -187,7 +194,7 @@ async fn end(mut served: Served, is_asked: bool) -> bool {
         return false;
     }
     served.tell.send(Told::Stop);
-    tokio::time::timeout(END_MAX, &mut served.ended).await.is_ok()
+    tokio::time::timeout(END_MAX + FLUSH_MAX, &mut served.ended).await.is_ok()
 }
 
 /// The way to the data thread: a channel and what wakes it.

@@ -10,4 +10,4 @@ pub mod links;
 pub mod rest;
 pub mod serve;
 
-pub use attach::{ExportConfig, Listen, export_nbd};
+pub use attach::{ExportConfig, Listen, STOP_MAX, export_nbd};

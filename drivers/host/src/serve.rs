@@ -34,16 +34,20 @@ const ANSWERS_MAX: usize = 64 << 20;
 const PAYLOAD_MAX: u64 = 128 << 20;
 /// How long a client that is done may take to read the rest.
 const LEAVE_MAX: Duration = Duration::from_secs(10);
-/// How long the last answers may take to leave when the export ends.
-const FLUSH_MAX: Duration = Duration::from_secs(2);
+/// How long the last answers may take to be taken when the export ends.
+pub const FLUSH_MAX: Duration = Duration::from_secs(2);
+/// That they were taken is looked for this often: no event tells.
+const FLUSH_LOOK: Duration = Duration::from_millis(5);
 
 /// To the data thread.
 #[derive(Debug)]
 pub enum Told {
     /// The volume's map moved.
     Map(Arc<VolumeMap>),
-    /// Take no more clients; end when nothing is under way.
+    /// Take no more clients and no more requests; end when nothing is under way.
     Stop,
+    /// The right to the volume was taken away: say so to the clients, and end.
+    Gone,
 }
 
 /// A data thread that took its place, and waits for what to serve there: so a place that is taken by another costs nobody a
@@ -189,7 +193,7 @@ struct Host {
     next_out: Vec<client::Output>,
     went_by: watch::Sender<Revision>,
     is_stopping: bool,
-    /// When it ends though answers are left unread.
+    /// When it ends though answers are left unread: it took its last request by then, and answered it.
     ends_at: Option<Instant>,
     ended: Option<String>,
 }
@@ -299,21 +303,23 @@ impl Host {
             self.read_on(now);
             self.carry_out(now);
             self.tell_revision();
-            if let Some(why) = self.ended.take() {
-                self.requests.into_values().for_each(|held| held.request.abandon());
-                return why;
-            }
             if self.is_stopping && self.requests.is_empty() && self.has_flushed(now) {
-                return "stopped".into();
+                return self.ended.unwrap_or_else(|| "stopped".into());
             }
         }
     }
 
-    /// Whether the last answers have left, or had their time to.
+    /// Whether the last answers were taken, or had their time to be.
     fn has_flushed(&mut self, now: Instant) -> bool {
         let ends_at = *self.ends_at.get_or_insert(now + FLUSH_MAX);
-        let is_unread = |conn: &ConnId| self.ring.queued(*conn) > 0;
-        now >= ends_at || !self.nbd.values().chain(self.leaving.iter().map(|l| &l.1)).any(is_unread)
+        // what is closed while it is on its way, with requests of the client unread behind, does not arrive
+        let is_on_its_way = |conn: &ConnId| !self.ring.is_delivered(*conn);
+        let mut clients = self.nbd.values().chain(self.leaving.iter().map(|l| &l.1));
+        let has_flushed = now >= ends_at || !clients.any(is_on_its_way);
+        if !has_flushed {
+            self.look_at = Some(now + FLUSH_LOOK);
+        }
+        has_flushed
     }
 
     /// After all that a newer map asked for was carried out: what only older maps knew is closed.
@@ -337,6 +343,7 @@ impl Host {
                             self.step(now, client::Input::Learned(map));
                         }
                         Told::Stop => self.is_stopping = true,
+                        Told::Gone => self.client.end(client::Error::Fenced, &mut self.out),
                     }
                 }
             }
@@ -384,7 +391,8 @@ impl Host {
     // ---- NBD clients ----
 
     fn read_nbd(&mut self, now: Instant, conn: ConnId) {
-        loop {
+        // an export that ends leaves the rest to whoever exports next: under load it would have no end (found in review)
+        while !self.is_stopping {
             // between two looks: what is answered at once never comes to `completed`
             if self.is_held(conn) {
                 return self.rest(now, conn);
@@ -442,6 +450,9 @@ impl Host {
     /// Looks at those that rest, and reads on from those that nothing holds up any more.
     fn read_on(&mut self, now: Instant) {
         self.look_at = None;
+        if self.is_stopping {
+            return;
+        }
         let mut at = 0;
         for _ in 0..self.resting.len() {
             let conn = self.resting[at];
@@ -594,7 +605,11 @@ impl Host {
                     client::Output::Complete { token, result } => self.completed(now, token, result),
                     // the map is followed all the time
                     client::Output::NeedMap { .. } => {}
-                    client::Output::Ended(why) => self.ended = Some(why.to_string()),
+                    // after the answers that say so left
+                    client::Output::Ended(why) => {
+                        self.ended = Some(why.to_string());
+                        self.is_stopping = true;
+                    }
                 }
             }
             self.next_out = batch;
@@ -649,6 +664,7 @@ impl Host {
 
     fn filled(&mut self, now: Instant, conn: ConnId, buf: Buf) {
         match self.roles.get_mut(&conn) {
+            Some(Role::Nbd(_)) if self.is_stopping => {}
             Some(Role::Nbd(nbd)) => {
                 let mut sink = Sink { ring: &mut self.ring, conn, submitted: &mut self.submitted };
                 nbd.connection.filled(buf, &mut sink);
