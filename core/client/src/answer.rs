@@ -38,6 +38,11 @@ impl Client {
         if self.pieces[piece].index != reply.piece {
             return;
         }
+        let sendings = &mut self.pieces[piece].sendings;
+        if sendings.to == slice {
+            // whatever the answer says: should the piece go out again, that is a first sending
+            self.links[link].answers(std::mem::take(sendings));
+        }
         self.answered(now, piece, slice, reply.result, payload, out);
     }
 

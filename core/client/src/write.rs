@@ -113,6 +113,7 @@ impl Client {
                 state: State::Backlogged,
                 was_sent: false,
                 was_sent_again: false,
+                sendings: Default::default(),
                 backoff: Default::default(),
                 spoiled: 0,
                 parts: Parts::new(),

@@ -423,6 +423,49 @@ fn a_request_nobody_answers_on_a_connection_that_stands_is_sent_again() {
 }
 
 #[test]
+fn what_waits_its_turn_on_a_slow_link_is_not_sent_again_behind_itself() {
+    // found in review: every five seconds all that was unanswered went out once more, and what was not sent yet had no chance
+    let mut stage = Stage::greeted(&[A]);
+    for n in 0..30 {
+        stage.write(n << 14, &[1; 4096]);
+    }
+    let sent = stage.sent();
+    for sent in &sent {
+        stage.wait(ms(1000));
+        stage.answer(sent, ClientResult::Done);
+    }
+    assert_eq!((sent.len(), stage.sent().len()), (30, 0));
+    assert!(stage.hang_ups().is_empty());
+}
+
+#[test]
+fn what_arrived_and_was_not_answered_is_sent_again_less_and_less_often() {
+    let mut stage = Stage::greeted(&[A]);
+    let lost = stage.write(0, &[1; 4096]);
+    let first = stage.sent_one();
+    let mut again = Vec::new();
+    for second in 1..60u64 {
+        // what is sent after it is answered: it lies in no queue
+        stage.read(1 << 20, 4096);
+        for sent in stage.sent() {
+            match sent.1.id == first.1.id {
+                true => again.push(second),
+                false => stage.answer_data(&sent, &[]),
+            }
+        }
+        stage.wait(ms(1000));
+    }
+    let waits: Vec<u64> = again.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!((5..8).contains(&again[0]), "{again:?}");
+    assert!(
+        (10..13).contains(&waits[0]) && waits[1..].iter().all(|wait| (20..23).contains(wait)),
+        "{waits:?}"
+    );
+    stage.answer(&first, ClientResult::Done);
+    assert_eq!(stage.done(lost), Ok(Answer::Done));
+}
+
+#[test]
 fn zeroes_go_by_the_chunk() {
     let mut stage = Stage::greeted(&[A]);
     stage.all_led_by_a();
