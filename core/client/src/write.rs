@@ -41,8 +41,10 @@ impl Client {
             let laid_out = (offset + len).div_ceil(block) * block - offset / block * block;
             assert_eq!(data.len() as u64, laid_out, "the data of a write are laid out as whole blocks");
         }
-        let bytes = if matches!(kind, Kind::Read | Kind::Write) { len } else { 0 };
-        let cost = self.permits.cost(bytes);
+        let cost = match kind {
+            Kind::Read | Kind::Write => self.permits.cost_of_data(len),
+            Kind::Zero | Kind::Status => self.permits.cost_of_pieces(len),
+        };
         let request = Request { token, kind, offset, len, data, cost, first: None, left: 0, error: None };
         let request = self.requests.insert(request);
         if self.permits.take(cost) {

@@ -476,6 +476,22 @@ fn zeroes_go_by_the_chunk() {
 }
 
 #[test]
+fn a_device_that_is_discarded_whole_is_not_cut_up_at_once() {
+    // found in review: 4 KiB of permits were taken for a discard of any length, and its thousand pieces lay there
+    let mut stage = Stage::with_bytes_max(&[A], 64 << 10);
+    stage.all_led_by_a();
+    for n in 0..16 {
+        stage.zero(n * 4 * CHUNK_SIZE, 4 * CHUNK_SIZE);
+    }
+    let sent = stage.sent();
+    assert_eq!(sent.len(), 10 * 4, "six KiB of permits each");
+    for sent in sent.iter().take(4) {
+        stage.answer(sent, ClientResult::Done);
+    }
+    assert_eq!(stage.sent().len(), 4, "the next comes in");
+}
+
+#[test]
 fn a_question_is_answered_with_runs_of_the_volume() {
     let mut stage = Stage::greeted(&[A]);
     let status = stage.status(4096, 10 * 4096);
