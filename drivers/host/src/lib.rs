@@ -6,6 +6,7 @@
 //! ```
 //! All NBD connections of an export belong to one session, whose one owner keeps overlapping writes in order (R22).
 pub mod attach;
+pub mod doubt;
 pub mod links;
 pub mod rest;
 pub mod serve;

@@ -1,5 +1,6 @@
 //! The data thread: NBD clients on one side, slices on the other, the client machine between, all in one turn (L5).
 use crate::attach::{ExportConfig, Listen, Way};
+use crate::doubt::Doubts;
 use crate::links::{Links, Party, boot_id};
 use crate::rest::Rest;
 use anyhow::{Context, anyhow};
@@ -21,7 +22,7 @@ use sarsen_wire::{decode_reply, encode_request};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender, channel};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// NBD clients of one export at a time.
 const CLIENTS_MAX: usize = 256;
@@ -70,6 +71,8 @@ pub struct Served {
     pub at: Listen,
     /// The revision of the map it goes by: what only older ones knew is closed.
     pub goes_by: watch::Receiver<Revision>,
+    /// Reasons to doubt that this map is the newest.
+    pub doubts: Doubts,
     /// Why it ended.
     pub ended: tokio::sync::oneshot::Receiver<String>,
 }
@@ -130,9 +133,11 @@ impl Bound {
         let (went_by, goes_by) = watch::channel(map.revision);
         let greeting = Greeting { attachment: grant.0, generation: grant.1, session: grant.2 };
         let us = Party { cluster, key, boot_id: boot_id(), greeting };
+        let doubts = Doubts::default();
+        let doubted = doubts.raiser();
         // a thread that ended says so by `ended`
-        let _ = begin.send(Box::new(move |ring| Host::new(ring, us, map, read_only, went_by)));
-        Served { tell: Way { sender: inbox, waker }, at, goes_by, ended }
+        let _ = begin.send(Box::new(move |ring| Host::new(ring, us, map, read_only, went_by, doubted)));
+        Served { tell: Way { sender: inbox, waker }, at, goes_by, doubts, ended }
     }
 }
 
@@ -192,6 +197,8 @@ struct Host {
     /// The room of what was carried out, for what comes next.
     next_out: Vec<client::Output>,
     went_by: watch::Sender<Revision>,
+    /// Told when there is reason to doubt the map.
+    doubted: Arc<Notify>,
     is_stopping: bool,
     /// When it ends though answers are left unread: it took its last request by then, and answered it.
     ends_at: Option<Instant>,
@@ -236,6 +243,7 @@ impl Host {
         map: Arc<VolumeMap>,
         read_only: bool,
         went_by: watch::Sender<Revision>,
+        doubted: Arc<Notify>,
     ) -> Host {
         let g = us.greeting;
         let seed = u64::from_le_bytes(proof::nonce()[..8].try_into().expect("eight bytes"));
@@ -268,6 +276,7 @@ impl Host {
             out: Vec::new(),
             next_out: Vec::new(),
             went_by,
+            doubted,
             is_stopping: false,
             ends_at: None,
             ended: None,
@@ -592,6 +601,8 @@ impl Host {
                 match output {
                     client::Output::Connect { slice } => self.connect(now, slice),
                     client::Output::Disconnect { slice } => {
+                        // it was silent for long; or idle, which is rare
+                        self.doubted.notify_one();
                         if let Some(conn) = self.links.gone(slice) {
                             self.roles.remove(&conn);
                             self.ring.close(conn);
@@ -603,8 +614,8 @@ impl Host {
                         }
                     }
                     client::Output::Complete { token, result } => self.completed(now, token, result),
-                    // the map is followed all the time
-                    client::Output::NeedMap { .. } => {}
+                    // the map is followed all the time, though perhaps at a node that does not know
+                    client::Output::NeedMap { .. } => self.doubted.notify_one(),
                     // after the answers that say so left
                     client::Output::Ended(why) => {
                         self.ended = Some(why.to_string());
@@ -620,7 +631,7 @@ impl Host {
         let map = self.client.map().clone();
         match self.links.dial(&mut self.ring, now, &map, &self.us, slice) {
             Some((conn, dialer)) => drop(self.roles.insert(conn, Role::Dialing(slice, dialer))),
-            None => self.step(now, client::Input::Disconnected { slice }),
+            None => self.lose(now, slice),
         }
     }
 
@@ -688,6 +699,7 @@ impl Host {
             self.roles.remove(&conn);
             self.ring.close(conn);
         }
+        self.doubted.notify_one();
         self.step(now, client::Input::Disconnected { slice });
     }
 
