@@ -402,7 +402,7 @@ impl Host {
     fn read_nbd(&mut self, now: Instant, conn: ConnId) {
         // an export that ends leaves the rest to whoever exports next: under load it would have no end (found in review)
         while !self.is_stopping {
-            // between two looks: what is answered at once never comes to `completed`
+            // each time: what is answered at once fills the queue too
             if self.is_held(conn) {
                 return self.rest(now, conn);
             }
