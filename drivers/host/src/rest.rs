@@ -2,7 +2,8 @@
 //!
 //! What a client of TCP left unread may be old: it may have given the connection up, sent all of it again on another, and
 //! written more there. Its goodbye lies behind what is unread, in a window of nothing, and is not seen. So it is read on only
-//! once it acknowledged its answers: a connection that was given up answers those with a reset (R22; found in review).
+//! once it acknowledged answers that were sent since it rests: a connection that was given up answers those with a reset (R22;
+//! found in review).
 use sarsen_types::{Duration, Instant};
 
 /// A client whose acknowledgement is waited for is looked at so soon at first.
@@ -19,12 +20,22 @@ pub struct Rest {
     acks_since: Option<Instant>,
     /// When it was last seen to be there.
     seen: Instant,
+    /// An answer was sent since, or is to be: its acknowledgement will tell that the client is there still.
+    is_answered: bool,
 }
 
 impl Rest {
-    /// It is not read from, from now on.
-    pub fn new(now: Instant) -> Rest {
-        Rest { acks_since: None, seen: now }
+    /// It is not read from, from now on; there may be answers that have not left.
+    pub fn new(now: Instant, has_answers: bool) -> Rest {
+        Rest { acks_since: None, seen: now, is_answered: has_answers }
+    }
+    /// A request of it is answered.
+    pub fn answered(&mut self) {
+        self.is_answered = true;
+    }
+    /// Whether an answer was sent since it rests.
+    pub fn is_answered(&self) -> bool {
+        self.is_answered
     }
     /// Something else holds it up. Whether to look if it is still there: that costs a system call, and is done now and then.
     pub fn is_held(&mut self, now: Instant) -> bool {
@@ -55,7 +66,7 @@ mod tests {
 
     #[test]
     fn an_acknowledgement_is_looked_for_soon_and_then_less_and_less_often() {
-        let (mut rest, mut now, mut looks) = (Rest::new(Instant(7)), Instant(7), 0);
+        let (mut rest, mut now, mut looks) = (Rest::new(Instant(7), false), Instant(7), 0);
         assert_eq!(rest.looks_at(now), now + LOOK_MAX);
         while now.since(Instant(7)) < Duration::from_secs(60) {
             rest.awaits_acks(now);
@@ -68,7 +79,7 @@ mod tests {
 
     #[test]
     fn whether_a_full_client_is_still_there_is_asked_once_in_a_while() {
-        let mut rest = Rest::new(Instant(0));
+        let mut rest = Rest::new(Instant(0), false);
         let looks = (0..10_000u64).filter(|ms| rest.is_held(Instant(ms * 1_000_000))).count();
         assert_eq!(looks, 9);
     }

@@ -31,7 +31,7 @@ const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// Bytes of answers that an NBD client may leave unread; nothing more is read from it until it takes them.
 const ANSWERS_MAX: usize = 64 << 20;
 /// Payload of requests under way that all NBD clients of an export may have together, those that left included: above that
-/// nothing more is read. It may be passed by what one client sends at a time.
+/// nothing more is read from who has something under way. It may be passed by what each sends at a time.
 const PAYLOAD_MAX: u64 = 128 << 20;
 /// How long a client that is done may take to read the rest.
 const LEAVE_MAX: Duration = Duration::from_secs(10);
@@ -440,18 +440,20 @@ impl Host {
     }
 
     /// Whether nothing more is taken from a client for now: too much is under way, of it or of all, or it does not take its
-    /// answers. A handshake costs nothing, and goes on.
+    /// answers.
     fn is_held(&self, conn: ConnId) -> bool {
         let Some(Role::Nbd(nbd)) = self.roles.get(&conn) else { return false };
-        let is_full = nbd.connection.is_full() || self.payload >= PAYLOAD_MAX;
-        (is_full && nbd.connection.is_serving()) || self.ring.queued(conn) > ANSWERS_MAX
+        // who has nothing under way is let in: its next answer, which it is then read on after, would never come
+        let is_many = self.payload >= PAYLOAD_MAX && nbd.connection.in_flight() > 0;
+        is_many || nbd.connection.is_full() || self.ring.queued(conn) > ANSWERS_MAX
     }
 
     /// A client is not read from for a while.
     fn rest(&mut self, now: Instant, conn: ConnId) {
+        let has_answers = self.ring.queued(conn) > 0;
         let Some(Role::Nbd(nbd)) = self.roles.get_mut(&conn) else { return };
         if nbd.rest.is_none() {
-            nbd.rest = Some(Rest::new(now));
+            nbd.rest = Some(Rest::new(now, has_answers));
             self.resting.push_back(conn);
         }
     }
@@ -479,10 +481,11 @@ impl Host {
 
     /// Whether a client that rests goes on doing so; one that is gone is dropped.
     fn stays_at_rest(&mut self, now: Instant, conn: ConnId) -> bool {
-        let is_held = self.is_held(conn);
+        let (is_held, shows_hang_up) = (self.is_held(conn), self.ring.shows_hang_up(conn));
         let Some(Role::Nbd(Nbd { rest: Some(rest), .. })) = self.roles.get_mut(&conn) else { return false };
+        let is_held = is_held || !(shows_hang_up || rest.is_answered());
         let is_to_look = !is_held || rest.is_held(now);
-        let is_current = !is_held && (self.ring.shows_hang_up(conn) || self.ring.is_delivered(conn));
+        let is_current = !is_held && (shows_hang_up || self.ring.is_delivered(conn));
         if !is_held && !is_current {
             rest.awaits_acks(now);
         }
@@ -531,6 +534,7 @@ impl Host {
         let pool = self.ring.pool().clone();
         let mut sink = Sink { ring: &mut self.ring, conn, submitted: &mut self.submitted };
         nbd.connection.complete(completion, &pool, &mut sink);
+        nbd.rest.iter_mut().for_each(Rest::answered);
         // what it left unread is read in a later turn, when its answers were taken
         if nbd.connection.is_over() {
             self.let_leave(now, conn);

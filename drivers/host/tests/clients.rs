@@ -116,6 +116,32 @@ fn what_clients_that_left_had_asked_for_is_dropped_where_it_was_not_sent() {
 }
 
 #[test]
+fn who_was_held_back_by_others_and_gave_up_meanwhile_is_not_read_on_from_when_they_leave() {
+    let slice = Slice::start();
+    let served = export(&slice, tcp());
+    slice.hold(0);
+    let mut old = connect_tcp(&served);
+    old.ask(READ, 1, begin_of(0), 4096);
+    slice.await_held(1);
+    let mut others = [0; 2].map(|_| connect_tcp(&served));
+    for client in &mut others {
+        ask_for_much(client, 0);
+    }
+    slice.await_held(200);
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    stuff(&mut old.0, &write_request(2, begin_of(1), 1));
+    old.0.shutdown(Shutdown::Both).unwrap();
+    // what of theirs was not sent is dropped, and there is room; the one that gave up acknowledged all it was ever sent
+    drop(others);
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    slice.let_go();
+    let mut new = connect_tcp(&served);
+    new.write(3, begin_of(1), 2);
+    assert_eq!(new.reply(0), (0, 3));
+    assert_eq!(slice.writes(), [2]);
+}
+
+#[test]
 fn clients_that_together_ask_for_more_than_an_export_holds_are_all_served_in_turn() {
     let dir = tempfile::tempdir().unwrap();
     for listen in [tcp(), Listen::Socket(dir.path().join("nbd.sock"))] {
