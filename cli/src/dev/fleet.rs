@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 /// How long a node that hands over may take.
 const HAND_OVER_MAX: Duration = Duration::from_secs(30);
-/// How long an export may take to answer what is under way.
-const EXPORT_END_MAX: Duration = Duration::from_secs(2);
+/// How long an export may take to answer what is under way and to give back its right: a little more than it takes itself.
+const EXPORT_END_MAX: Duration = sarsen_host::STOP_MAX.saturating_add(Duration::from_secs(1));
 /// How long nodes that stop together may take: nobody is left to hand over to.
 const NODES_END_MAX: Duration = Duration::from_secs(10);
 /// An export that ends is started again, not sooner than this after its last start.

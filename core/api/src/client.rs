@@ -16,6 +16,12 @@ const CONNECT_MAX: Duration = Duration::from_millis(1500);
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// How long a cluster may take to elect a leader, before its `no_leader` is handed to the caller.
 const LEADER_MAX: Duration = Duration::from_secs(10);
+/// A node that is silent for this long while it is waited for is asked whether it is there.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(2);
+/// And so often again.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
+/// One whose machine says nothing for this long, to that or to a call, is dead: nothing else tells of one that lost its power.
+const SILENT_MAX: Duration = Duration::from_secs(4);
 /// Between two rounds over all nodes.
 const ROUND: Duration = Duration::from_millis(100);
 
@@ -45,6 +51,9 @@ impl Client {
         }
         let http = reqwest::Client::builder()
             .connect_timeout(CONNECT_MAX)
+            .tcp_keepalive(KEEPALIVE_IDLE)
+            .tcp_keepalive_interval(KEEPALIVE_INTERVAL)
+            .tcp_user_timeout(SILENT_MAX)
             .no_proxy()
             .build()
             .map_err(|why| ApiError::Urls(format!("no HTTP client: {why}")))?;
@@ -180,11 +189,15 @@ impl Client {
             self.call::<(), _>(Method::GET, &path, None, Duration::from_secs(MAP_WAIT_SECONDS)).await?;
         if map.revision <= after {
             // it knows of nothing new, be it cut off from those that do: another is asked next
-            let _ = self.last.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| {
-                Some((last + 1) % self.urls.len())
-            });
+            self.ask_another();
         }
         Ok(map)
+    }
+
+    /// The next call asks the next node first: there is reason to doubt the one that answered last.
+    pub fn ask_another(&self) {
+        let next = |last| Some((last + 1) % self.urls.len());
+        let _ = self.last.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
     }
 
     async fn get<A: DeserializeOwned>(&self, path: &str) -> Result<A, ApiError> {

@@ -38,6 +38,11 @@ impl Client {
         if self.pieces[piece].index != reply.piece {
             return;
         }
+        let sendings = &mut self.pieces[piece].sendings;
+        if sendings.to == slice {
+            // whatever the answer says: should the piece go out again, that is a first sending
+            self.links[link].answers(std::mem::take(sendings));
+        }
         self.answered(now, piece, slice, reply.result, payload, out);
     }
 
@@ -233,9 +238,7 @@ impl Client {
             self.complete(request, out);
         }
         self.refill(now, group, out);
-        while let Some(next) = self.permits.next(|r| self.requests[r].cost) {
-            self.write(now, next, out);
-        }
+        self.let_in(now, out);
     }
 
     fn unblock_all(&mut self, now: Instant, mut freed: Vec<u32>, out: &mut Vec<Output>) {

@@ -15,8 +15,11 @@ use std::sync::Arc;
 
 /// What is under way is looked through this often.
 const SWEEP: Duration = Duration::from_secs(1);
-/// A request nothing is heard of for this long, on a connection that stands, is sent again: it takes effect once (R21).
+/// A request nothing is heard of for this long, on a connection that stands, is sent again: it takes effect once (R21). The
+/// wait doubles with each sending.
 pub const UNANSWERED_MAX: Duration = Duration::from_secs(5);
+/// Doublings of that wait.
+const DOUBLINGS_MAX: u32 = 2;
 const _: () = assert!(SWEEP.as_nanos() < UNANSWERED_MAX.as_nanos());
 
 /// What does not change in a client's life.
@@ -157,6 +160,7 @@ impl Client {
             Input::Connected { slice } => self.connected(now, slice, out),
             Input::Disconnected { slice } => self.disconnected(now, slice, out),
             Input::Received { slice, reply, payload } => self.received(now, slice, reply, payload, out),
+            Input::Abandon(tokens) => self.abandon(now, tokens, out),
             Input::Tick => {}
         }
         self.tick(now, out);
@@ -192,7 +196,9 @@ impl Client {
         }
     }
 
-    /// Sends again what was not answered for long.
+    /// Sends again what was not answered for long, when it has arrived where it was sent or nothing at all is heard from there.
+    /// What still lies in a queue before a slow link is not: copies behind it take the link from what was not sent yet, and the
+    /// more so the slower it is (found in review).
     fn sweep(&mut self, now: Instant, out: &mut Vec<Output>) {
         let mut late = std::mem::take(&mut self.freed);
         let mut any = false;
@@ -212,7 +218,7 @@ impl Client {
             .filter(|l| late.iter().any(|p| self.pieces[*p].state.is_sent_to(l.slice, l.heard)))
             .map(|l| l.slice)
             .collect();
-        late.retain(|p| !silent.iter().any(|s| self.pieces[*p].state.is_sent_to(*s, Instant(0))));
+        late.retain(|p| self.is_due_again(now, *p, &silent));
         for piece in late.drain(..) {
             self.pieces[piece].state = State::Ready;
             self.send(now, piece, out);
@@ -224,6 +230,15 @@ impl Client {
         if any {
             self.alarm(now + SWEEP);
         }
+    }
+
+    /// Whether a piece that was not answered for long goes out again; not to those that are hung up on.
+    fn is_due_again(&self, now: Instant, piece: u32, silent: &[SliceId]) -> bool {
+        let Piece { state: State::Sent { to, at }, sendings, .. } = self.pieces[piece] else { return false };
+        let Some(link) = self.links.iter().find(|l| l.slice == to) else { return false };
+        let is_silent = now.since(link.heard) >= UNANSWERED_MAX;
+        let wait = UNANSWERED_MAX * (1 << sendings.again.min(DOUBLINGS_MAX));
+        !silent.contains(&to) && now.since(at) >= wait && (is_silent || link.has_passed(sendings))
     }
 
     /// Dials, greets, hangs up: what is due of the connections.

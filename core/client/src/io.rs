@@ -58,6 +58,9 @@ pub enum Input {
         /// Its blocks.
         payload: Option<Buf>,
     },
+    /// Nobody waits for these any more. Those that have not come in are dropped and end as [`Error::Abandoned`]; the others may
+    /// have been sent, and a write that was sent cannot be called back: they run on.
+    Abandon(Vec<Token>),
     /// The deadline passed.
     Tick,
 }
@@ -139,6 +142,8 @@ pub enum Error {
     Fenced,
     /// The cluster refuses the request for good.
     Refused(Refusal),
+    /// Nobody waited for it any more, and it was not sent.
+    Abandoned,
 }
 
 impl fmt::Display for Error {
@@ -150,6 +155,7 @@ impl fmt::Display for Error {
             Error::Corrupt => f.write_str("no copy has the blocks intact: see the events of the cluster"),
             Error::Superseded => f.write_str("the volume was attached again by the same owner elsewhere"),
             Error::Fenced => f.write_str("the volume was detached by force"),
+            Error::Abandoned => f.write_str("nobody waits for the request any more"),
             Error::Refused(why) => write!(f, "the cluster refuses the request: {why:?}"),
         }
     }

@@ -11,6 +11,7 @@
 //! client.rs  route    chunk -> group
 //! send.rs    send     group -> primary -> a greeted connection   (link)
 //! answer.rs  answered an end, or once more    (backoff)
+//! client.rs  sweep    what arrived and was not answered for long, once more
 //! ```
 //! Invariants: a piece has one number until it is told that this number was never executed (R21); a write is not sent
 //! while an earlier one it overlaps is unanswered (R22); data whose checksum does not match leave as an error, never as

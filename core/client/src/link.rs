@@ -1,5 +1,6 @@
 //! The connection to one slice: dialed when something wants it, greeted before anything else (D2), closed when idle.
 use crate::backoff::Backoff;
+use crate::piece::Sendings;
 use sarsen_types::{Duration, Instant, SliceId};
 
 /// A connection nothing was sent on for this long is closed (L7).
@@ -35,6 +36,12 @@ pub struct Link {
     pub used: Instant,
     /// When something came on it last.
     pub heard: Instant,
+    /// Requests sent on it, all its connections together: each sending has the number this came to.
+    pub sendings: u64,
+    /// How many of them were sent before this connection stood.
+    pub begun: u64,
+    /// The latest of them that is known to have arrived, and with it all before: it was answered.
+    pub passed: u64,
 }
 
 impl Link {
@@ -46,7 +53,25 @@ impl Link {
             backoff: Backoff::default(),
             used: Instant(0),
             heard: Instant(0),
+            sendings: 0,
+            begun: 0,
+            passed: 0,
         }
+    }
+    /// A request goes out on it: the number of the sending.
+    pub fn sends(&mut self, now: Instant) -> u64 {
+        self.used = now;
+        self.sendings += 1;
+        self.sendings
+    }
+    /// A piece was answered, so what was sent before its first sending has arrived; which of its sendings it was that was
+    /// answered nobody says.
+    pub fn answers(&mut self, piece: Sendings) {
+        self.passed = self.passed.max(piece.first);
+    }
+    /// Whether all sendings of a piece have left us and were read there: a copy would not just lie behind what is on its way.
+    pub fn has_passed(&self, piece: Sendings) -> bool {
+        piece.last < self.passed
     }
     /// When it wants to be looked after though nothing happened.
     pub fn alarm(&self) -> Option<Instant> {

@@ -81,6 +81,29 @@ impl State {
     }
 }
 
+/// The sendings of a piece that are under way on one connection, by the link's numbers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Sendings {
+    /// To this slice.
+    pub to: SliceId,
+    /// The first; 0 when there is none.
+    pub first: u64,
+    /// The last.
+    pub last: u64,
+    /// How many came after the first.
+    pub again: u32,
+}
+
+impl Sendings {
+    /// With one more, on a connection that stands since sending number `begun`.
+    pub fn and(self, to: SliceId, begun: u64, number: u64) -> Sendings {
+        match self.to == to && self.first > begun {
+            true => Sendings { last: number, again: self.again + 1, ..self },
+            false => Sendings { to, first: number, last: number, again: 0 },
+        }
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Piece {
@@ -110,6 +133,8 @@ pub struct Piece {
     pub was_sent: bool,
     /// More than once.
     pub was_sent_again: bool,
+    /// Those that no answer came to yet.
+    pub sendings: Sendings,
     /// Its waits.
     pub backoff: Backoff,
     /// Answers that could not be used: damaged, or without an intact copy.

@@ -44,7 +44,8 @@ impl Client {
         piece.was_sent_again |= piece.was_sent;
         piece.was_sent = true;
         piece.state = State::Sent { to: leader, at: now };
-        self.links[link].used = now;
+        let link = &mut self.links[link];
+        piece.sendings = piece.sendings.and(leader, link.begun, link.sends(now));
         self.note_sent(now);
     }
 
@@ -89,6 +90,7 @@ impl Client {
     pub(crate) fn greeted(&mut self, now: Instant, link: usize, out: &mut Vec<Output>) {
         let slice = self.links[link].slice;
         self.links[link].stage = Stage::Up;
+        self.links[link].begun = self.links[link].sendings;
         self.links[link].backoff.reset();
         let mut ready = std::mem::take(&mut self.freed);
         for group in self.groups.iter().filter(|g| g.leader.is_some_and(|l| l.1 == slice)) {

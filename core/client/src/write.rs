@@ -1,6 +1,6 @@
 //! A request comes in: bounds, permit, checksums of each block, pieces (D1, S2, R8).
 use crate::client::Client;
-use crate::io::{Answer, Op, Output, Token};
+use crate::io::{Answer, Error, Op, Output, Token};
 use crate::piece::{Kind, Piece, Request, State};
 use crate::split::{Cut, Span, split};
 use crate::window::Entry;
@@ -41,8 +41,10 @@ impl Client {
             let laid_out = (offset + len).div_ceil(block) * block - offset / block * block;
             assert_eq!(data.len() as u64, laid_out, "the data of a write are laid out as whole blocks");
         }
-        let bytes = if matches!(kind, Kind::Read | Kind::Write) { len } else { 0 };
-        let cost = self.permits.cost(bytes);
+        let cost = match kind {
+            Kind::Read | Kind::Write => self.permits.cost_of_data(len),
+            Kind::Zero | Kind::Status => self.permits.cost_of_pieces(len),
+        };
         let request = Request { token, kind, offset, len, data, cost, first: None, left: 0, error: None };
         let request = self.requests.insert(request);
         if self.permits.take(cost) {
@@ -50,6 +52,29 @@ impl Client {
         } else {
             self.permits.wait(request);
         }
+    }
+
+    /// Those that wait at the door come in while there are permits.
+    pub(crate) fn let_in(&mut self, now: Instant, out: &mut Vec<Output>) {
+        while let Some(next) = self.permits.next(|r| self.requests[r].cost) {
+            self.write(now, next, out);
+        }
+    }
+
+    /// Nobody waits for these requests any more: what is still at the door would only keep its data there, for as long as what
+    /// came in before it is not answered (found in review).
+    pub(crate) fn abandon(&mut self, now: Instant, mut tokens: Vec<Token>, out: &mut Vec<Output>) {
+        tokens.sort_unstable();
+        let requests = &mut self.requests;
+        self.permits.leave(|request| {
+            let is_leaving = tokens.binary_search(&requests[request].token).is_ok();
+            if is_leaving {
+                let token = requests.remove(request).token;
+                out.push(Output::Complete { token, result: Err(Error::Abandoned) });
+            }
+            is_leaving
+        });
+        self.let_in(now, out);
     }
 
     /// A request has its permits: it is cut, each piece of data gets its checksums, and goes to its group.
@@ -90,6 +115,7 @@ impl Client {
                 state: State::Backlogged,
                 was_sent: false,
                 was_sent_again: false,
+                sendings: Default::default(),
                 backoff: Default::default(),
                 spoiled: 0,
                 parts: Parts::new(),

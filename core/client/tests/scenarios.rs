@@ -423,6 +423,49 @@ fn a_request_nobody_answers_on_a_connection_that_stands_is_sent_again() {
 }
 
 #[test]
+fn what_waits_its_turn_on_a_slow_link_is_not_sent_again_behind_itself() {
+    // found in review: every five seconds all that was unanswered went out once more, and what was not sent yet had no chance
+    let mut stage = Stage::greeted(&[A]);
+    for n in 0..30 {
+        stage.write(n << 14, &[1; 4096]);
+    }
+    let sent = stage.sent();
+    for sent in &sent {
+        stage.wait(ms(1000));
+        stage.answer(sent, ClientResult::Done);
+    }
+    assert_eq!((sent.len(), stage.sent().len()), (30, 0));
+    assert!(stage.hang_ups().is_empty());
+}
+
+#[test]
+fn what_arrived_and_was_not_answered_is_sent_again_less_and_less_often() {
+    let mut stage = Stage::greeted(&[A]);
+    let lost = stage.write(0, &[1; 4096]);
+    let first = stage.sent_one();
+    let mut again = Vec::new();
+    for second in 1..60u64 {
+        // what is sent after it is answered: it lies in no queue
+        stage.read(1 << 20, 4096);
+        for sent in stage.sent() {
+            match sent.1.id == first.1.id {
+                true => again.push(second),
+                false => stage.answer_data(&sent, &[]),
+            }
+        }
+        stage.wait(ms(1000));
+    }
+    let waits: Vec<u64> = again.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!((5..8).contains(&again[0]), "{again:?}");
+    assert!(
+        (10..13).contains(&waits[0]) && waits[1..].iter().all(|wait| (20..23).contains(wait)),
+        "{waits:?}"
+    );
+    stage.answer(&first, ClientResult::Done);
+    assert_eq!(stage.done(lost), Ok(Answer::Done));
+}
+
+#[test]
 fn zeroes_go_by_the_chunk() {
     let mut stage = Stage::greeted(&[A]);
     stage.all_led_by_a();
@@ -430,6 +473,22 @@ fn zeroes_go_by_the_chunk() {
     let sent = stage.sent();
     assert_eq!(sent.len(), 2);
     assert!(matches!(sent[0].1.op, ClientOp::Zero { offset: 0, len } if u64::from(len) == CHUNK_SIZE));
+}
+
+#[test]
+fn a_device_that_is_discarded_whole_is_not_cut_up_at_once() {
+    // found in review: 4 KiB of permits were taken for a discard of any length, and its thousand pieces lay there
+    let mut stage = Stage::with_bytes_max(&[A], 64 << 10);
+    stage.all_led_by_a();
+    for n in 0..16 {
+        stage.zero(n * 4 * CHUNK_SIZE, 4 * CHUNK_SIZE);
+    }
+    let sent = stage.sent();
+    assert_eq!(sent.len(), 10 * 4, "six KiB of permits each");
+    for sent in sent.iter().take(4) {
+        stage.answer(sent, ClientResult::Done);
+    }
+    assert_eq!(stage.sent().len(), 4, "the next comes in");
 }
 
 #[test]
@@ -477,6 +536,46 @@ fn what_is_under_way_is_bounded_in_bytes() {
     let sent = stage.sent();
     assert_eq!(sent.len(), 2);
     stage.answer(&sent[0], ClientResult::Done);
+    assert_eq!(stage.sent().len(), 1);
+}
+
+#[test]
+fn who_left_keeps_nothing_at_the_door() {
+    // found in review: a client that came again every half minute left its data there each time, while a group was away
+    let mut stage = Stage::with_bytes_max(&[A], 64 << 10);
+    let under_way = stage.write(0, &vec![1; 64 << 10]);
+    let sent = stage.sent_one();
+    let held = stage.live_bytes();
+    let mut left = Vec::new();
+    for n in 1..20u64 {
+        let stays = stage.write(n << 17, &[2; 4096]);
+        let leaves = stage.write(n << 17, &vec![3; 64 << 10]);
+        stage.abandon(&[leaves, under_way]);
+        assert_eq!(stage.done(leaves), Err(Error::Abandoned));
+        assert!(stage.is_open(stays) && stage.is_open(under_way), "what was sent runs on");
+        left.push(stays);
+    }
+    assert!(stage.live_bytes() < held + 20 * 8192, "{}", stage.live_bytes());
+    // those who stay come in, and the order is theirs
+    stage.answer(&sent, ClientResult::Done);
+    assert_eq!(stage.done(under_way), Ok(Answer::Done));
+    let next = stage.sent();
+    assert_eq!(next.len(), 16, "4 KiB each of 64 KiB");
+    for sent in next {
+        stage.answer(&sent, ClientResult::Done);
+    }
+    assert_eq!(stage.done(left[0]), Ok(Answer::Done));
+}
+
+#[test]
+fn one_who_leaves_the_door_lets_in_who_is_smaller() {
+    let mut stage = Stage::with_bytes_max(&[A], 64 << 10);
+    stage.write(0, &vec![1; 32 << 10]);
+    stage.sent_one();
+    let large = stage.write(1 << 17, &vec![2; 64 << 10]);
+    stage.write(1 << 18, &[3; 4096]);
+    assert!(stage.sent().is_empty(), "nobody passes who waits at the door");
+    stage.abandon(&[large]);
     assert_eq!(stage.sent().len(), 1);
 }
 

@@ -1,7 +1,7 @@
 //! One connection: what is in flight on it, what came and what is to go.
 use crate::fixed::Target;
 use crate::input::Input;
-use crate::net::Name;
+use crate::net::{self, Name};
 use crate::output::Output;
 use sarsen_buffer::{Buf, Pool};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -27,6 +27,8 @@ pub(crate) struct Conn {
     /// As operations name it.
     pub target: Target,
     pub stage: Stage,
+    /// TCP's acknowledgements tell that the other end is there.
+    pub is_tcp: bool,
     pub input: Input,
     pub output: Output,
     pub fill: Option<Fill>,
@@ -50,6 +52,7 @@ impl Conn {
     pub fn new(fd: OwnedFd, stage: Stage, pool: &Pool, already: &[u8], batch_max: usize) -> Conn {
         Conn {
             target: Target::Open(fd.as_raw_fd()),
+            is_tcp: net::is_tcp(fd.as_raw_fd()),
             fd,
             stage,
             input: Input::new(pool, already),

@@ -12,6 +12,8 @@ pub(crate) const UNIX_PATH_MAX: usize = 107;
 const BACKLOG: i32 = 1024;
 /// A TCP connection whose data are not acknowledged for this long is dead, in milliseconds.
 const USER_TIMEOUT: i32 = 10_000;
+/// No such bound, as the kernel takes it.
+const NO_USER_TIMEOUT: i32 = 0;
 
 /// An address as the kernel takes it.
 #[derive(Clone, Copy)]
@@ -115,6 +117,33 @@ pub(crate) fn tune_tcp(fd: RawFd) {
     let _ = set(fd, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, USER_TIMEOUT);
 }
 
+/// Data that are not acknowledged end the connection no more: who does not read for a while, with a window of nothing, is no
+/// dead machine. One that is gone while nothing is on its way is still found out by keepalives.
+pub(crate) fn be_patient(fd: RawFd) {
+    // refused, as by what is not TCP, it changes nothing
+    let _ = set(fd, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, NO_USER_TIMEOUT);
+}
+
+/// Whether a socket is TCP's.
+pub(crate) fn is_tcp(fd: RawFd) -> bool {
+    let mut domain = 0i32;
+    let mut len = size_of::<i32>() as libc::socklen_t;
+    // SAFETY: the value and its length are live and of the size given.
+    let found = unsafe {
+        libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_DOMAIN, (&raw mut domain).cast(), &raw mut len)
+    };
+    found == 0 && domain != libc::AF_UNIX
+}
+
+/// Bytes that the kernel took and the other end's kernel did not acknowledge; of TCP.
+pub(crate) fn unacknowledged(fd: RawFd) -> usize {
+    let mut bytes = 0i32;
+    // SAFETY: the value is live. TIOCOUTQ is SIOCOUTQ, to a socket.
+    let found = unsafe { libc::ioctl(fd, libc::TIOCOUTQ, &raw mut bytes) };
+    // a connection that cannot tell is one whose end is on its way: nothing more arrives
+    if found < 0 { usize::MAX } else { bytes.max(0) as usize }
+}
+
 fn bound(name: &Name) -> io::Result<OwnedFd> {
     let fd = socket(name)?;
     if name.is_tcp() {
@@ -161,5 +190,44 @@ pub(crate) fn is_remote(fd: &OwnedFd) -> bool {
     match (socket.local_addr(), socket.peer_addr()) {
         (Ok(here), Ok(there)) => here.ip() != there.ip() && !there.ip().is_loopback(),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user_timeout(fd: RawFd) -> i32 {
+        let mut value = -1i32;
+        let mut len = size_of::<i32>() as libc::socklen_t;
+        // SAFETY: the value and its length are live and of the size given.
+        let found = unsafe {
+            libc::getsockopt(
+                fd,
+                libc::IPPROTO_TCP,
+                libc::TCP_USER_TIMEOUT,
+                (&raw mut value).cast(),
+                &raw mut len,
+            )
+        };
+        assert_eq!(found, 0);
+        value
+    }
+
+    #[test]
+    fn who_is_patient_waits_for_a_reader_as_long_as_it_takes() {
+        let name = Name::tcp("127.0.0.1:1".parse().expect("an address"));
+        let fd = socket(&name).expect("a socket");
+        assert_eq!(user_timeout(fd.as_raw_fd()), USER_TIMEOUT);
+        be_patient(fd.as_raw_fd());
+        assert_eq!(user_timeout(fd.as_raw_fd()), NO_USER_TIMEOUT);
+    }
+
+    #[test]
+    fn a_unix_socket_is_not_tcp() {
+        let (a, _b) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        be_patient(a.as_raw_fd());
+        let tcp = socket(&Name::tcp("127.0.0.1:1".parse().expect("an address"))).expect("a socket");
+        assert_eq!((is_tcp(a.as_raw_fd()), is_tcp(tcp.as_raw_fd())), (false, true));
     }
 }

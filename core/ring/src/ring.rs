@@ -407,6 +407,27 @@ impl Ring {
         found > 0 && poll.revents & (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) != 0
     }
 
+    /// Whether nothing that was given to send is on its way any more: it has left and, over TCP, was acknowledged, so the other
+    /// end was there to take it. One that hung up answers data with a reset, and never acknowledges them. Of a connection that
+    /// is gone nothing is on its way.
+    pub fn is_delivered(&self, conn: ConnId) -> bool {
+        let Some(held) = self.held(conn) else { return true };
+        held.output.queued() == 0 && (!held.is_tcp || net::unacknowledged(held.fd.as_raw_fd()) == 0)
+    }
+
+    /// Whether [`Ring::is_hung_up`] sees the other end's goodbye whatever lies unread before it: so with a unix socket. TCP's
+    /// waits for room behind what is unread.
+    pub fn shows_hang_up(&self, conn: ConnId) -> bool {
+        self.held(conn).is_some_and(|held| !held.is_tcp)
+    }
+
+    /// Waits for as long as it takes while the other end takes nothing: it may be a machine that was frozen for a while.
+    pub fn be_patient(&self, conn: ConnId) {
+        if let Some(held) = self.held(conn) {
+            net::be_patient(held.fd.as_raw_fd());
+        }
+    }
+
     /// A part of a drive as a disk of this ring.
     pub fn disk(&mut self, file: Arc<DriveFile>, start: u64, len: u64) -> RingDisk {
         RingDisk::new(self.engine.clone(), file, start, len)

@@ -328,3 +328,42 @@ fn a_peer_that_left_is_seen_though_nothing_is_received() {
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
 }
+
+/// A client with a plain socket, and the ring's end of it.
+fn accepted_from(ring: &mut Ring) -> (TcpStream, ConnId) {
+    let (_, address) = ring.listen_tcp(loopback()).unwrap();
+    let client = TcpStream::connect(address).unwrap();
+    let conn = until(ring, |_, event| match event {
+        Event::Accepted { conn, .. } => Some(conn),
+        other => panic!("{other:?}"),
+    });
+    (client, conn)
+}
+
+#[test]
+fn data_are_acknowledged_by_who_is_there_and_never_by_who_hung_up_behind_what_is_unread() {
+    let ring = &mut ring(true);
+    let mut events = Vec::new();
+    let (mut client, conn) = accepted_from(ring);
+    ring.send(conn, b"an answer", None);
+    assert!(!ring.is_delivered(conn), "it did not leave yet");
+    while !ring.is_delivered(conn) {
+        ring.turn(Some(now() + Duration::from_millis(1)), &mut events);
+    }
+    // so much is sent that its goodbye has no room
+    client.set_nonblocking(true).unwrap();
+    let mut waited = 0;
+    while waited < 50 {
+        let is_stuck = client.write(&[1; 64 << 10]).is_err();
+        waited = if is_stuck { waited + 1 } else { 0 };
+        ring.turn(Some(now() + Duration::from_millis(1)), &mut events);
+    }
+    client.shutdown(std::net::Shutdown::Both).unwrap();
+    ring.turn(Some(now() + Duration::from_millis(50)), &mut events);
+    assert!(!ring.shows_hang_up(conn) && !ring.is_hung_up(conn), "nothing is seen of it");
+    ring.send(conn, b"another answer", None);
+    while !ring.is_hung_up(conn) {
+        assert!(!ring.is_delivered(conn) || ring.is_hung_up(conn));
+        ring.turn(Some(now() + Duration::from_millis(1)), &mut events);
+    }
+}

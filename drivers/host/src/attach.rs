@@ -1,5 +1,6 @@
 //! The right to use a volume: asked for, followed while the export runs, given back at its end (R44).
-use crate::serve::{Bound, Served, Told, bind};
+use crate::doubt::Doubts;
+use crate::serve::{Bound, FLUSH_MAX, Served, Told, bind};
 use anyhow::{Context, anyhow, bail};
 use sarsen_api::{ApiError, Attach, Client};
 use sarsen_types::{AttachmentId, ClusterId, Generation, Revision, SessionId, VolumeMap};
@@ -14,8 +15,10 @@ use tokio::sync::watch;
 
 /// Between two tries while no node answers.
 const AGAIN: Duration = Duration::from_millis(300);
-/// How long what is under way may take once the export is told to end.
+/// How long what is under way may take once the export is told to end, and so the release of its right.
 const END_MAX: Duration = Duration::from_secs(5);
+/// How long an export may take to end in all.
+pub const STOP_MAX: Duration = END_MAX.saturating_add(FLUSH_MAX).saturating_add(END_MAX);
 /// Bytes of a unix socket's path, its end included.
 const SOCKET_PATH_MAX: usize = 108;
 
@@ -134,7 +137,12 @@ pub async fn export_nbd(config: ExportConfig, ready: impl FnOnce(u64, &Listen)) 
     let why = tokio::select! {
         _ = term.recv() => None,
         _ = int.recv() => None,
-        why = follow(&api, (id, session), map, &served.tell, &mut served.goes_by) => Some(why),
+        why = follow(&api, (id, session), map, &served.tell, &mut served.goes_by, &mut served.doubts) => {
+            // clients are told, and not just cut off (found in review)
+            served.tell.send(Told::Gone);
+            let _ = tokio::time::timeout(FLUSH_MAX, &mut served.ended).await;
+            Some(why)
+        }
         why = &mut served.ended => Some(anyhow!(why.unwrap_or_else(|_| "the data thread ended".into()))),
     };
     let taken = end(served, why.is_none()).await;
@@ -155,20 +163,30 @@ pub async fn export_nbd(config: ExportConfig, ready: impl FnOnce(u64, &Listen)) 
 }
 
 /// Passes every newer map on; ends only when the attachment does. A newer one is asked for when the data thread goes by the
-/// last: asking says so (R28).
+/// last: asking says so (R28). When there is reason to doubt the last, the next node is asked and the one asked now is not
+/// waited for: it may have lost its power, with the slices that led (found in review).
 async fn follow(
     api: &Client,
     (id, session): (AttachmentId, SessionId),
     first: Arc<VolumeMap>,
     tell: &Way,
     goes_by: &mut watch::Receiver<Revision>,
+    doubts: &mut Doubts,
 ) -> anyhow::Error {
     let mut known = first.revision;
     loop {
-        match api.volume_map(id, session, known).await {
+        let asked = tokio::select! {
+            asked = api.volume_map(id, session, known) => asked,
+            () = doubts.arise() => {
+                api.ask_another();
+                continue;
+            }
+        };
+        match asked {
             Ok(map) => {
                 if map.revision > known {
                     known = map.revision;
+                    doubts.calm();
                     tell.send(Told::Map(Arc::new(map)));
                     if goes_by.wait_for(|at| *at >= known).await.is_err() {
                         return anyhow!("the data thread ended");
@@ -187,7 +205,7 @@ async fn end(mut served: Served, is_asked: bool) -> bool {
         return false;
     }
     served.tell.send(Told::Stop);
-    tokio::time::timeout(END_MAX, &mut served.ended).await.is_ok()
+    tokio::time::timeout(END_MAX + FLUSH_MAX, &mut served.ended).await.is_ok()
 }
 
 /// The way to the data thread: a channel and what wakes it.
@@ -205,5 +223,89 @@ impl Way {
         if self.sender.send(told).is_ok() {
             self.waker.wake();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sarsen_buffer::Pool;
+    use sarsen_ring::{Ring, RingConfig};
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::time::Instant;
+
+    fn map(revision: u64) -> VolumeMap {
+        VolumeMap {
+            revision: Revision(revision),
+            volume: sarsen_types::VolumeId(1),
+            name: "v".into(),
+            size: 1 << 20,
+            family: sarsen_types::FamilyId(1),
+            layer: sarsen_types::LayerId(1),
+            attachment: AttachmentId(1),
+            generation: Generation(1),
+            session: SessionId(1),
+            read_only: false,
+            table: vec![],
+            leaders: Default::default(),
+            addresses: Default::default(),
+            nodes: Default::default(),
+        }
+    }
+
+    /// A node that answers every call with this; one that lost its power answers none.
+    fn node(answer: Option<VolumeMap>) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        std::thread::spawn(move || {
+            let mut kept = Vec::new();
+            for mut socket in listener.incoming().flatten() {
+                if let Some(map) = &answer {
+                    let _ = socket.read(&mut [0; 4096]);
+                    let body = serde_json::to_string(map).expect("a map");
+                    let head = format!(
+                        "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+                        body.len()
+                    );
+                    let _ = socket.write_all(format!("{head}{body}").as_bytes());
+                }
+                kept.push(socket);
+            }
+        });
+        url
+    }
+
+    #[test]
+    fn when_a_slice_is_lost_the_next_node_is_asked_for_the_map_and_the_last_not_waited_for() {
+        // found in review: the node that was asked had lost its power with the slice, and was waited for 25 seconds
+        let api = Client::new(vec![node(None), node(None), node(Some(map(9)))], None).expect("a client");
+        let ring = Ring::new(RingConfig::default(), &Pool::new()).expect("a ring");
+        let (sender, inbox) = std::sync::mpsc::channel();
+        let tell = Way { sender, waker: ring.waker() };
+        let (_goes, mut goes_by) = watch::channel(Revision(5));
+        let mut doubts = Doubts::default();
+        let raise = doubts.raiser();
+        let begun = Instant::now();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let us = (AttachmentId(1), SessionId(1));
+            let follows = follow(&api, us, Arc::new(map(5)), &tell, &mut goes_by, &mut doubts);
+            let fails = async {
+                loop {
+                    // dials that fail, again and again
+                    raise.notify_one();
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    if let Ok(Told::Map(map)) = inbox.try_recv() {
+                        return map.revision;
+                    }
+                }
+            };
+            tokio::select! {
+                why = follows => panic!("{why}"),
+                revision = fails => assert_eq!(revision, Revision(9)),
+            }
+        });
+        assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
     }
 }

@@ -1,10 +1,12 @@
 //! The data thread: NBD clients on one side, slices on the other, the client machine between, all in one turn (L5).
 use crate::attach::{ExportConfig, Listen, Way};
+use crate::doubt::Doubts;
 use crate::links::{Links, Party, boot_id};
+use crate::rest::Rest;
 use anyhow::{Context, anyhow};
 use sarsen_api::proof;
 use sarsen_block as block;
-use sarsen_block::{Completion, Failure, Request};
+use sarsen_block::{Completion, Failure, Request, Tag};
 use sarsen_buffer::{Buf, Pool};
 use sarsen_client as client;
 use sarsen_client::Client;
@@ -20,26 +22,33 @@ use sarsen_wire::{decode_reply, encode_request};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender, channel};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// NBD clients of one export at a time.
 const CLIENTS_MAX: usize = 256;
 /// How long an NBD client may take to say what it wants.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
-/// An NBD client that leaves more than this many bytes of answers unread is dropped.
-const QUEUE_MAX: usize = 128 << 20;
+/// Bytes of answers that an NBD client may leave unread; nothing more is read from it until it takes them.
+const ANSWERS_MAX: usize = 64 << 20;
+/// Payload of requests under way that all NBD clients of an export may have together, those that left included: above that
+/// nothing more is read from who has something under way. It may be passed by what each sends at a time.
+const PAYLOAD_MAX: u64 = 128 << 20;
 /// How long a client that is done may take to read the rest.
 const LEAVE_MAX: Duration = Duration::from_secs(10);
-/// How long the last answers may take to leave when the export ends.
-const FLUSH_MAX: Duration = Duration::from_secs(2);
+/// How long the last answers may take to be taken when the export ends.
+pub const FLUSH_MAX: Duration = Duration::from_secs(2);
+/// That they were taken is looked for this often: no event tells.
+const FLUSH_LOOK: Duration = Duration::from_millis(5);
 
 /// To the data thread.
 #[derive(Debug)]
 pub enum Told {
     /// The volume's map moved.
     Map(Arc<VolumeMap>),
-    /// Take no more clients; end when nothing is under way.
+    /// Take no more clients and no more requests; end when nothing is under way.
     Stop,
+    /// The right to the volume was taken away: say so to the clients, and end.
+    Gone,
 }
 
 /// A data thread that took its place, and waits for what to serve there: so a place that is taken by another costs nobody a
@@ -62,6 +71,8 @@ pub struct Served {
     pub at: Listen,
     /// The revision of the map it goes by: what only older ones knew is closed.
     pub goes_by: watch::Receiver<Revision>,
+    /// Reasons to doubt that this map is the newest.
+    pub doubts: Doubts,
     /// Why it ended.
     pub ended: tokio::sync::oneshot::Receiver<String>,
 }
@@ -122,9 +133,26 @@ impl Bound {
         let (went_by, goes_by) = watch::channel(map.revision);
         let greeting = Greeting { attachment: grant.0, generation: grant.1, session: grant.2 };
         let us = Party { cluster, key, boot_id: boot_id(), greeting };
+        let doubts = Doubts::default();
+        let doubted = doubts.raiser();
         // a thread that ended says so by `ended`
-        let _ = begin.send(Box::new(move |ring| Host::new(ring, us, map, read_only, went_by)));
-        Served { tell: Way { sender: inbox, waker }, at, goes_by, ended }
+        let _ = begin.send(Box::new(move |ring| Host::new(ring, us, map, read_only, went_by, doubted)));
+        Served { tell: Way { sender: inbox, waker }, at, goes_by, doubts, ended }
+    }
+}
+
+/// A request of an NBD client that is not answered.
+struct UnderWay {
+    request: Request,
+    /// Bytes of its payload: of what it brought, or is to bring.
+    payload: u64,
+}
+
+impl UnderWay {
+    fn new(request: Request) -> UnderWay {
+        let has_payload = matches!(request.op(), block::Op::Read | block::Op::Write(_));
+        let payload = if has_payload { request.len() } else { 0 };
+        UnderWay { request, payload }
     }
 }
 
@@ -137,8 +165,8 @@ enum Role {
 /// An NBD client.
 struct Nbd {
     connection: Box<Connection>,
-    /// It takes nothing more before a request of it ends.
-    rests: bool,
+    /// It is not read from for a while, and is one of those that rest.
+    rest: Option<Rest>,
 }
 
 struct Host {
@@ -155,16 +183,24 @@ struct Host {
     haggling: VecDeque<(Instant, ConnId)>,
     /// Those that are done and have not read all, the oldest first, and until when they may.
     leaving: VecDeque<(Instant, ConnId)>,
+    /// Those that are not read from for a while, the first to be read on from first.
+    resting: VecDeque<ConnId>,
+    /// When to look at those though nothing happened.
+    look_at: Option<Instant>,
     next_base: u32,
-    requests: Slab<Request>,
+    requests: Slab<UnderWay>,
+    /// Payload of all of them.
+    payload: u64,
     submitted: Vec<Request>,
     answers: Vec<(Vec<u8>, Option<Buf>)>,
     out: Vec<client::Output>,
     /// The room of what was carried out, for what comes next.
     next_out: Vec<client::Output>,
     went_by: watch::Sender<Revision>,
+    /// Told when there is reason to doubt the map.
+    doubted: Arc<Notify>,
     is_stopping: bool,
-    /// When it ends though answers are left unread.
+    /// When it ends though answers are left unread: it took its last request by then, and answered it.
     ends_at: Option<Instant>,
     ended: Option<String>,
 }
@@ -207,6 +243,7 @@ impl Host {
         map: Arc<VolumeMap>,
         read_only: bool,
         went_by: watch::Sender<Revision>,
+        doubted: Arc<Notify>,
     ) -> Host {
         let g = us.greeting;
         let seed = u64::from_le_bytes(proof::nonce()[..8].try_into().expect("eight bytes"));
@@ -229,13 +266,17 @@ impl Host {
             bases: BTreeMap::new(),
             haggling: VecDeque::new(),
             leaving: VecDeque::new(),
+            resting: VecDeque::new(),
+            look_at: None,
             next_base: 1,
             requests: Slab::default(),
+            payload: 0,
             submitted: Vec::new(),
             answers: Vec::new(),
             out: Vec::new(),
             next_out: Vec::new(),
             went_by,
+            doubted,
             is_stopping: false,
             ends_at: None,
             ended: None,
@@ -250,6 +291,7 @@ impl Host {
             let deadline = Instant::earliest(deadline, self.haggling.front().map(|h| h.0));
             let deadline = Instant::earliest(deadline, self.leaving.front().map(|l| l.0));
             let deadline = Instant::earliest(deadline, self.ends_at);
+            let deadline = Instant::earliest(deadline, self.look_at);
             let now = self.ring.turn(deadline, &mut events);
             for event in events.drain(..) {
                 self.event(now, event, inbox);
@@ -258,7 +300,7 @@ impl Host {
                 self.lose(now, slice);
             }
             while let Some((_, conn)) = self.haggling.pop_front_if(|h| h.0 <= now) {
-                self.drop_if_silent(conn);
+                self.drop_if_silent(now, conn);
             }
             while let Some((_, conn)) = self.leaving.pop_front_if(|l| l.0 <= now) {
                 self.ring.close(conn);
@@ -267,22 +309,26 @@ impl Host {
                 self.step(now, client::Input::Tick);
             }
             self.carry_out(now);
+            self.read_on(now);
+            self.carry_out(now);
             self.tell_revision();
-            if let Some(why) = self.ended.take() {
-                self.requests.into_values().for_each(Request::abandon);
-                return why;
-            }
             if self.is_stopping && self.requests.is_empty() && self.has_flushed(now) {
-                return "stopped".into();
+                return self.ended.unwrap_or_else(|| "stopped".into());
             }
         }
     }
 
-    /// Whether the last answers have left, or had their time to.
+    /// Whether the last answers were taken, or had their time to be.
     fn has_flushed(&mut self, now: Instant) -> bool {
         let ends_at = *self.ends_at.get_or_insert(now + FLUSH_MAX);
-        let is_unread = |conn: &ConnId| self.ring.queued(*conn) > 0;
-        now >= ends_at || !self.nbd.values().chain(self.leaving.iter().map(|l| &l.1)).any(is_unread)
+        // what is closed while it is on its way, with requests of the client unread behind, does not arrive
+        let is_on_its_way = |conn: &ConnId| !self.ring.is_delivered(*conn);
+        let mut clients = self.nbd.values().chain(self.leaving.iter().map(|l| &l.1));
+        let has_flushed = now >= ends_at || !clients.any(is_on_its_way);
+        if !has_flushed {
+            self.look_at = Some(now + FLUSH_LOOK);
+        }
+        has_flushed
     }
 
     /// After all that a newer map asked for was carried out: what only older maps knew is closed.
@@ -306,6 +352,7 @@ impl Host {
                             self.step(now, client::Input::Learned(map));
                         }
                         Told::Stop => self.is_stopping = true,
+                        Told::Gone => self.client.end(client::Error::Fenced, &mut self.out),
                     }
                 }
             }
@@ -313,13 +360,18 @@ impl Host {
     }
 
     fn accept(&mut self, now: Instant, conn: ConnId) {
-        // one that says nothing gives way to one that may
-        if self.nbd.len() >= CLIENTS_MAX {
-            self.drop_silent();
+        // one that is done gives way once it took all, and one that says nothing gives way to one that may
+        if self.clients() >= CLIENTS_MAX {
+            self.leaving.retain(|l| self.ring.queued(l.1) > 0);
         }
-        if self.is_stopping || self.nbd.len() >= CLIENTS_MAX {
+        if self.clients() >= CLIENTS_MAX {
+            self.drop_silent(now);
+        }
+        if self.is_stopping || self.clients() >= CLIENTS_MAX {
             return self.ring.close(conn);
         }
+        // one that is frozen for a while is held back, and not cut off (found in review)
+        self.ring.be_patient(conn);
         self.haggling.push_back((now + HANDSHAKE_MAX, conn));
         let base = self.next_base;
         self.next_base += 1;
@@ -327,8 +379,13 @@ impl Host {
         let connection = Connection::new(u64::from(base) << 32, &mut sink);
         self.nbd.insert(base, conn);
         self.bases.insert(conn, base);
-        self.roles.insert(conn, Role::Nbd(Nbd { connection: Box::new(connection), rests: false }));
+        self.roles.insert(conn, Role::Nbd(Nbd { connection: Box::new(connection), rest: None }));
         self.readable(now, conn);
+    }
+
+    /// NBD clients that hold memory: those that left and did not take all their answers are some (found in review).
+    fn clients(&self) -> usize {
+        self.nbd.len() + self.leaving.len()
     }
 
     fn readable(&mut self, now: Instant, conn: ConnId) {
@@ -343,12 +400,16 @@ impl Host {
     // ---- NBD clients ----
 
     fn read_nbd(&mut self, now: Instant, conn: ConnId) {
-        loop {
-            // what is answered at once never comes to `completed`
-            if self.ring.queued(conn) > QUEUE_MAX {
-                return self.drop_nbd(now, conn);
+        // an export that ends leaves the rest to whoever exports next: under load it would have no end (found in review)
+        while !self.is_stopping {
+            // each time: what is answered at once fills the queue too
+            if self.is_held(conn) {
+                return self.rest(now, conn);
             }
             let Some(Role::Nbd(nbd)) = self.roles.get_mut(&conn) else { return };
+            if nbd.rest.is_some() {
+                return;
+            }
             let mut aside = Aside { answers: &mut self.answers, submitted: &mut self.submitted };
             let (pool, bytes) = (self.ring.pool(), self.ring.received(conn));
             let progress = nbd.connection.receive(&self.export, pool, bytes, &mut aside);
@@ -357,7 +418,6 @@ impl Host {
             }
             // a client that sends garbage is dropped, and nothing else suffers
             let Ok(progress) = progress else { return self.drop_nbd(now, conn) };
-            nbd.rests = progress.next == Next::Rest;
             self.ring.consume(conn, progress.used);
             self.submit(now);
             match progress.next {
@@ -368,23 +428,91 @@ impl Host {
                     }
                 }
                 Next::Fill(buf) => return self.ring.receive_into(conn, buf),
-                Next::Rest => return,
+                Next::Rest => {
+                    if self.is_held(conn) {
+                        self.rest(now, conn);
+                    }
+                    return;
+                }
                 Next::Close => return self.let_leave(now, conn),
             }
         }
     }
 
+    /// Whether nothing more is taken from a client for now: too much is under way, of it or of all, or it does not take its
+    /// answers.
+    fn is_held(&self, conn: ConnId) -> bool {
+        let Some(Role::Nbd(nbd)) = self.roles.get(&conn) else { return false };
+        // who has nothing under way is let in: its next answer, which it is then read on after, would never come
+        let is_many = self.payload >= PAYLOAD_MAX && nbd.connection.in_flight() > 0;
+        is_many || nbd.connection.is_full() || self.ring.queued(conn) > ANSWERS_MAX
+    }
+
+    /// A client is not read from for a while.
+    fn rest(&mut self, now: Instant, conn: ConnId) {
+        let has_answers = self.ring.queued(conn) > 0;
+        let Some(Role::Nbd(nbd)) = self.roles.get_mut(&conn) else { return };
+        if nbd.rest.is_none() {
+            nbd.rest = Some(Rest::new(now, has_answers));
+            self.resting.push_back(conn);
+        }
+    }
+
+    /// Looks at those that rest, and reads on from those that nothing holds up any more.
+    fn read_on(&mut self, now: Instant) {
+        self.look_at = None;
+        if self.is_stopping {
+            return;
+        }
+        let mut at = 0;
+        for _ in 0..self.resting.len() {
+            let conn = self.resting[at];
+            if self.stays_at_rest(now, conn) {
+                at += 1;
+                continue;
+            }
+            self.resting.remove(at);
+            if let Some(Role::Nbd(nbd)) = self.roles.get_mut(&conn) {
+                nbd.rest = None;
+                self.read_nbd(now, conn);
+            }
+        }
+    }
+
+    /// Whether a client that rests goes on doing so; one that is gone is dropped.
+    fn stays_at_rest(&mut self, now: Instant, conn: ConnId) -> bool {
+        let (is_held, shows_hang_up) = (self.is_held(conn), self.ring.shows_hang_up(conn));
+        let Some(Role::Nbd(Nbd { rest: Some(rest), .. })) = self.roles.get_mut(&conn) else { return false };
+        let is_held = is_held || !(shows_hang_up || rest.is_answered());
+        let is_to_look = !is_held || rest.is_held(now);
+        let is_current = !is_held && (shows_hang_up || self.ring.is_delivered(conn));
+        if !is_held && !is_current {
+            rest.awaits_acks(now);
+        }
+        // asked last: one that acknowledged its answers was there, and had not hung up when it did
+        if is_to_look && self.ring.is_hung_up(conn) {
+            self.drop_nbd(now, conn);
+            return false;
+        }
+        if !is_current {
+            self.look_at = Instant::earliest(self.look_at, Some(rest.looks_at(now)));
+        }
+        !is_current
+    }
+
     fn submit(&mut self, now: Instant) {
         let mut submitted = std::mem::take(&mut self.submitted);
-        for mut request in submitted.drain(..) {
+        for request in submitted.drain(..) {
             let (offset, len) = (request.offset(), request.len());
-            let op = match request.take_op() {
+            let mut held = UnderWay::new(request);
+            self.payload += held.payload;
+            let op = match held.request.take_op() {
                 block::Op::Read => client::Op::Read,
                 block::Op::Write(data) => client::Op::Write(data),
                 block::Op::Zero | block::Op::Trim => client::Op::Zero,
                 block::Op::Status => client::Op::Status,
             };
-            let token = client::Token(self.requests.insert(request));
+            let token = client::Token(self.requests.insert(held));
             self.step(now, client::Input::Request { token, op, offset, len });
         }
         // nothing above submits more: the room is kept
@@ -397,61 +525,70 @@ impl Host {
         token: client::Token,
         result: Result<client::Answer, client::Error>,
     ) {
-        let Some(request) = self.requests.take(token.0) else { return };
+        let Some(UnderWay { request, payload }) = self.requests.take(token.0) else { return };
+        self.payload -= payload;
         let result = result.map(answer).map_err(failure);
         let completion: Completion = request.complete(result);
-        let Some(&conn) = self.nbd.get(&((completion.tag.0 >> 32) as u32)) else { return };
+        let Some(&conn) = self.nbd.get(&base_of(completion.tag)) else { return };
         let Some(Role::Nbd(nbd)) = self.roles.get_mut(&conn) else { return };
         let pool = self.ring.pool().clone();
         let mut sink = Sink { ring: &mut self.ring, conn, submitted: &mut self.submitted };
         nbd.connection.complete(completion, &pool, &mut sink);
-        let (is_over, rests) = (nbd.connection.is_over(), nbd.rests);
-        if self.ring.queued(conn) > QUEUE_MAX {
-            self.drop_nbd(now, conn);
-        } else if is_over {
+        nbd.rest.iter_mut().for_each(Rest::answered);
+        // what it left unread is read in a later turn, when its answers were taken
+        if nbd.connection.is_over() {
             self.let_leave(now, conn);
-        } else if rests && self.ring.is_hung_up(conn) {
-            // what it left unread may have been sent again elsewhere, and be older than what was answered there (R22; found in
-            // review)
-            self.drop_nbd(now, conn);
-        } else if rests {
-            self.read_nbd(now, conn);
         }
     }
 
-    fn drop_nbd(&mut self, _now: Instant, conn: ConnId) {
-        self.forget_nbd(conn);
+    fn drop_nbd(&mut self, now: Instant, conn: ConnId) {
+        self.forget_nbd(now, conn);
         self.ring.close(conn);
     }
 
     /// The oldest of those that did not say what they want goes.
-    fn drop_silent(&mut self) {
+    fn drop_silent(&mut self, now: Instant) {
         while let Some((_, conn)) = self.haggling.pop_front() {
-            if self.drop_if_silent(conn) {
+            if self.drop_if_silent(now, conn) {
                 return;
             }
         }
     }
-    fn drop_if_silent(&mut self, conn: ConnId) -> bool {
+    fn drop_if_silent(&mut self, now: Instant, conn: ConnId) -> bool {
         let is_silent = matches!(self.roles.get(&conn), Some(Role::Nbd(nbd)) if !nbd.connection.is_serving());
         if is_silent {
-            self.forget_nbd(conn);
-            self.ring.close(conn);
+            self.drop_nbd(now, conn);
         }
         is_silent
     }
     /// It is done, and is closed when it has read the rest.
     fn let_leave(&mut self, now: Instant, conn: ConnId) {
-        self.forget_nbd(conn);
+        self.forget_nbd(now, conn);
         self.ring.close_when_sent(conn);
-        self.leaving.push_back((now + LEAVE_MAX, conn));
+        if self.ring.queued(conn) > 0 {
+            self.leaving.push_back((now + LEAVE_MAX, conn));
+        }
     }
 
-    /// Its requests run on: a write that was sent cannot be called back.
-    fn forget_nbd(&mut self, conn: ConnId) {
+    /// What it asked for runs on where it was sent, and is dropped where it was not.
+    fn forget_nbd(&mut self, now: Instant, conn: ConnId) {
         self.roles.remove(&conn);
         if let Some(base) = self.bases.remove(&conn) {
             self.nbd.remove(&base);
+            self.abandon(now, base);
+        }
+    }
+
+    /// Nobody waits for the requests of a client any more.
+    fn abandon(&mut self, now: Instant, base: u32) {
+        let mut tokens = Vec::new();
+        let mut from = 0;
+        while let Some(key) = self.requests.next_key(from, |held| base_of(held.request.tag()) == base) {
+            tokens.push(client::Token(key));
+            from = key as u32 + 1;
+        }
+        if !tokens.is_empty() {
+            self.step(now, client::Input::Abandon(tokens));
         }
     }
 
@@ -468,6 +605,8 @@ impl Host {
                 match output {
                     client::Output::Connect { slice } => self.connect(now, slice),
                     client::Output::Disconnect { slice } => {
+                        // it was silent for long; or idle, which is rare
+                        self.doubted.notify_one();
                         if let Some(conn) = self.links.gone(slice) {
                             self.roles.remove(&conn);
                             self.ring.close(conn);
@@ -479,9 +618,13 @@ impl Host {
                         }
                     }
                     client::Output::Complete { token, result } => self.completed(now, token, result),
-                    // the map is followed all the time
-                    client::Output::NeedMap { .. } => {}
-                    client::Output::Ended(why) => self.ended = Some(why.to_string()),
+                    // the map is followed all the time, though perhaps at a node that does not know
+                    client::Output::NeedMap { .. } => self.doubted.notify_one(),
+                    // after the answers that say so left
+                    client::Output::Ended(why) => {
+                        self.ended = Some(why.to_string());
+                        self.is_stopping = true;
+                    }
                 }
             }
             self.next_out = batch;
@@ -492,7 +635,7 @@ impl Host {
         let map = self.client.map().clone();
         match self.links.dial(&mut self.ring, now, &map, &self.us, slice) {
             Some((conn, dialer)) => drop(self.roles.insert(conn, Role::Dialing(slice, dialer))),
-            None => self.step(now, client::Input::Disconnected { slice }),
+            None => self.lose(now, slice),
         }
     }
 
@@ -536,6 +679,7 @@ impl Host {
 
     fn filled(&mut self, now: Instant, conn: ConnId, buf: Buf) {
         match self.roles.get_mut(&conn) {
+            Some(Role::Nbd(_)) if self.is_stopping => {}
             Some(Role::Nbd(nbd)) => {
                 let mut sink = Sink { ring: &mut self.ring, conn, submitted: &mut self.submitted };
                 nbd.connection.filled(buf, &mut sink);
@@ -559,12 +703,13 @@ impl Host {
             self.roles.remove(&conn);
             self.ring.close(conn);
         }
+        self.doubted.notify_one();
         self.step(now, client::Input::Disconnected { slice });
     }
 
     fn closed(&mut self, now: Instant, conn: ConnId) {
         match self.roles.get(&conn) {
-            Some(Role::Nbd(_)) => self.forget_nbd(conn),
+            Some(Role::Nbd(_)) => self.forget_nbd(now, conn),
             Some(Role::Dialing(slice, _) | Role::Slice(slice, _)) => {
                 let slice = *slice;
                 self.lose(now, slice);
@@ -572,6 +717,11 @@ impl Host {
             None => {}
         }
     }
+}
+
+/// Which NBD client a request is of.
+fn base_of(tag: Tag) -> u32 {
+    (tag.0 >> 32) as u32
 }
 
 fn answer(answer: client::Answer) -> block::Answer {
@@ -591,7 +741,7 @@ fn failure(error: client::Error) -> Failure {
         client::Error::OutOfBounds => Failure::OutOfBounds,
         client::Error::ReadOnly => Failure::ReadOnly,
         client::Error::NoSpace => Failure::NoSpace,
-        client::Error::Superseded | client::Error::Fenced => Failure::Gone,
+        client::Error::Superseded | client::Error::Fenced | client::Error::Abandoned => Failure::Gone,
         client::Error::Corrupt | client::Error::Refused(_) => Failure::Broken,
     }
 }

@@ -21,7 +21,8 @@ pub enum Next {
     Bytes(usize),
     /// Fill the buffer with the bytes after those used, and give it to [`Connection::filled`].
     Fill(Buf),
-    /// So much is under way that nothing more is taken; call again after a completion.
+    /// Nothing more is taken for now: so much is under way, a buffer is being filled, or the client said goodbye and waits for
+    /// its last answers.
     Rest,
     /// The client is done: close the connection when everything was sent.
     Close,
@@ -104,6 +105,10 @@ impl Connection {
             Stage::Serve(serve) => serve.in_flight(),
             _ => 0,
         }
+    }
+    /// Whether so much is under way that nothing more is taken.
+    pub fn is_full(&self) -> bool {
+        matches!(&self.stage, Stage::Serve(serve) if serve.is_full())
     }
     /// Whether the handshake is over.
     pub fn is_serving(&self) -> bool {

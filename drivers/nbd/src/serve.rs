@@ -46,6 +46,10 @@ impl Serve {
     pub fn in_flight(&self) -> usize {
         self.open.len() - self.free.len()
     }
+    /// So much is under way that nothing more is taken.
+    pub fn is_full(&self) -> bool {
+        self.in_flight() >= IN_FLIGHT_MAX || self.bytes > IN_FLIGHT_BYTES_MAX
+    }
     /// The client said goodbye and has all answers.
     pub fn is_over(&self) -> bool {
         self.is_ending && self.in_flight() == 0
@@ -67,8 +71,7 @@ impl Serve {
                 let next = if self.is_over() { Next::Close } else { Next::Rest };
                 return Ok(Progress { used: bytes.len(), next });
             }
-            if self.filling.is_some() || self.in_flight() >= IN_FLIGHT_MAX || self.bytes > IN_FLIGHT_BYTES_MAX
-            {
+            if self.filling.is_some() || self.is_full() {
                 return next(Next::Rest);
             }
             let rest = &bytes[used..];

@@ -163,6 +163,14 @@ impl Stage {
         self.ask(Op::Status, offset, len)
     }
 
+    pub fn abandon(&mut self, tokens: &[Token]) {
+        self.step(Input::Abandon(tokens.to_vec()));
+    }
+    /// Bytes of buffers that somebody holds.
+    pub fn live_bytes(&self) -> usize {
+        self.pool.live_bytes()
+    }
+
     pub fn connect(&mut self, slice: SliceId) {
         self.step(Input::Connected { slice });
     }
