@@ -129,12 +129,12 @@ impl Fault {
                     cluster.net().cut(second, first)?;
                 }
                 sleep(some_time(random, 8000));
-                cluster.net().heal()
+                cluster.net().mend()
             }
             Fault::Isolate => {
                 cluster.net().isolate(first)?;
                 sleep(some_time(random, 8000));
-                cluster.net().heal()
+                cluster.net().mend()
             }
             Fault::CutExport => {
                 let export = cluster.host_of_export(random.random_range(0..cluster.exports()));
@@ -146,18 +146,18 @@ impl Fault {
                     cluster.net().cut(export, first)?;
                 }
                 sleep(some_time(random, 8000));
-                cluster.net().heal()
+                cluster.net().mend()
             }
             Fault::SlowLink => {
                 cluster.net().slow(first, random.random_range(100..20_000))?;
                 sleep(some_time(random, 10_000));
-                cluster.net().heal()
+                cluster.net().mend()
             }
             Fault::KillBesideCut => {
                 cluster.net().isolate(first)?;
                 let killed = kill(cluster, &[second], some_time(random, 5000));
                 sleep(some_time(random, 2000));
-                cluster.net().heal()?;
+                cluster.net().mend()?;
                 killed
             }
             Fault::KillExport => {

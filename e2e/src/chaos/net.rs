@@ -104,7 +104,7 @@ impl Net {
     }
 
     /// All links are whole again.
-    pub fn heal(&self) -> Result<()> {
+    pub fn mend(&self) -> Result<()> {
         for host in 1..=self.hosts {
             succeed(self.on(host, "nft").arg("flush chain ip cuts in"), TOOL_MAX)?;
             tool(&format!("ip -n {SWITCH} link set port-{host} up"))?;
