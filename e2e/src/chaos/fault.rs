@@ -170,9 +170,11 @@ impl Fault {
                 cluster.set_drive(first, Mood::Fails);
                 cluster.wait_drives(NODES - 1)?;
                 sleep(some_time(random, 3000));
-                // a drive that failed is not trusted again by the process that saw it
+                // a drive that failed is not trusted again by the process that saw it; one that was just starting has ended
                 cluster.set_drive(first, Mood::Works);
-                cluster.stop_node(first)?;
+                if !cluster.has_ended(first, Duration::from_millis(100))? {
+                    cluster.stop_node(first)?;
+                }
                 cluster.start_node(first)
             }
             Fault::DriveHangs => {
