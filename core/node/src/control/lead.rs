@@ -1,12 +1,13 @@
 //! What the leader does beside answering: nodes up and down, groups reconciled, voters chosen, space recorded.
 use super::desk::{Desk, now_ms};
-use super::voters::next_voters;
+use super::voters::next_change;
 use openraft::ChangeMembers;
 use sarsen_control::{Command, State, balance, reconcile};
 use sarsen_types::NodeId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::task::JoinHandle;
 
 /// Between two looks when nothing changes.
 const LOOK: Duration = Duration::from_millis(500);
@@ -29,6 +30,7 @@ const NEVER: u64 = u64::MAX / 4;
 pub async fn run(desk: Arc<Desk>) {
     let mut states = desk.state.clone();
     let mut led: Option<Led> = None;
+    let mut change = None;
     loop {
         match tokio::time::timeout(LOOK, states.changed()).await {
             Ok(Ok(())) => tokio::time::sleep(GATHER).await,
@@ -41,9 +43,13 @@ pub async fn run(desk: Arc<Desk>) {
             continue;
         }
         let led = led.get_or_insert_with(|| Led::new(&desk));
-        led.act(&desk).await;
+        led.act(&desk, &mut change).await;
     }
 }
+
+/// The change of voters that was asked for last. It is two writes, and raft makes the second only while somebody waits for
+/// it: so it has a task of its own, and there is one at a time.
+type Change = Option<JoinHandle<()>>;
 
 /// One time of leading.
 struct Led {
@@ -62,7 +68,7 @@ impl Led {
         Led { since: now, calm_since: now, balanced: now, spaced: now }
     }
 
-    async fn act(&mut self, desk: &Desk) {
+    async fn act(&mut self, desk: &Arc<Desk>, change: &mut Change) {
         let state = desk.now();
         let heard = self.heard(desk, &state);
         for command in reconcile(&state, &heard, now_ms()) {
@@ -84,7 +90,7 @@ impl Led {
             self.spaced = now;
             self.record_space(desk, &state).await;
         }
-        self.choose_voters(desk, &state).await;
+        choose_voters(desk, &state, change);
     }
 
     fn heard(&self, desk: &Desk, state: &State) -> BTreeMap<NodeId, u64> {
@@ -119,31 +125,35 @@ impl Led {
             let _ = desk.write(Command::Space(all), None).await;
         }
     }
+}
 
-    async fn choose_voters(&self, desk: &Desk, state: &State) {
-        let metrics = desk.raft.metrics().borrow().clone();
-        let membership = metrics.membership_config.membership();
-        if membership.get_joint_config().len() > 1 {
-            return; // a change is under way
-        }
-        let voters: BTreeSet<u64> = membership.voter_ids().collect();
-        let last = metrics.last_log_index.unwrap_or(0);
-        let replicated = metrics.replication.clone().unwrap_or_default();
-        let is_caught_up = |id: &u64| {
-            let matched = replicated.get(id).and_then(|l| *l).map_or(0, |l| l.index);
-            *id == u64::from(desk.me.0) || matched + LAG_MAX >= last && matched > 0
-        };
-        let node = |id: &u64| u32::try_from(*id).ok().and_then(|id| state.nodes.get(&NodeId(id)));
-        let fit: Vec<u64> = (membership.learner_ids())
-            .filter(|id| node(id).is_some_and(|n| n.is_up) && is_caught_up(id))
-            .collect();
-        let now = now_ms();
-        let is_lost = |id: &u64| node(id).is_some_and(|n| !n.is_up && now > n.since_ms + VOTER_LOST_MS);
-        let lost = voters.iter().copied().filter(is_lost).collect();
-        let next = next_voters(&voters, &lost, fit, state.nodes.len());
-        if next != voters {
-            let change = desk.raft.change_membership(ChangeMembers::ReplaceAllVoters(next), true);
-            let _ = tokio::time::timeout(Duration::from_secs(3), change).await;
-        }
+fn choose_voters(desk: &Arc<Desk>, state: &State, change: &mut Change) {
+    if change.as_ref().is_some_and(|c| !c.is_finished()) {
+        return;
+    }
+    let metrics = desk.raft.metrics().borrow().clone();
+    let membership = metrics.membership_config.membership();
+    let voters: BTreeSet<u64> = membership.voter_ids().collect();
+    let last = metrics.last_log_index.unwrap_or(0);
+    let replicated = metrics.replication.clone().unwrap_or_default();
+    let is_caught_up = |id: &u64| {
+        let matched = replicated.get(id).and_then(|l| *l).map_or(0, |l| l.index);
+        *id == u64::from(desk.me.0) || matched + LAG_MAX >= last && matched > 0
+    };
+    let node = |id: &u64| u32::try_from(*id).ok().and_then(|id| state.nodes.get(&NodeId(id)));
+    let fit: Vec<u64> = (membership.learner_ids())
+        .filter(|id| node(id).is_some_and(|n| n.is_up) && is_caught_up(id))
+        .collect();
+    let now = now_ms();
+    let is_lost = |id: &u64| node(id).is_some_and(|n| !n.is_up && now > n.since_ms + VOTER_LOST_MS);
+    let lost = voters.iter().copied().filter(is_lost).collect();
+    if let Some(next) = next_change(membership.get_joint_config(), &lost, fit, state.nodes.len()) {
+        let desk = desk.clone();
+        *change = Some(tokio::spawn(async move {
+            let asked = desk.raft.change_membership(ChangeMembers::ReplaceAllVoters(next.clone()), true);
+            if let Err(why) = asked.await {
+                tracing::warn!("nodes {next:?} do not vote yet: {why}");
+            }
+        }));
     }
 }
