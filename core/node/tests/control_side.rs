@@ -1,14 +1,21 @@
 //! Three whole nodes with real drives and sockets: joining, volumes, a node that stops, one that comes back.
+use openraft::BasicNode;
 use sarsen_api::{ApiError, Attach, Client, CreateVolume, Health};
+use sarsen_control::State;
 use sarsen_node::NodeConfig;
+use sarsen_node::control::directory::{Directory, Place};
+use sarsen_node::control::machine::Machine;
+use sarsen_node::control::raft::{self, Network};
 use sarsen_node::control::run::Node;
 use sarsen_ring::{BlockingDisk, DriveFile};
 use sarsen_store::drive::FormatParams;
-use sarsen_types::{AttachmentId, BLOCK_SIZE, DriveIdentity, Revision, SessionId};
+use sarsen_types::{AttachmentId, BLOCK_SIZE, ClusterId, DriveIdentity, NodeId, Revision, SessionId};
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 
 const DRIVE: u64 = 256 << 20;
 
@@ -216,4 +223,41 @@ async fn a_drive_that_is_none_is_refused_by_name_and_a_node_without_key_stays_on
     assert!(why.contains(blank.to_str().unwrap()), "{why}");
     let open = NodeConfig { listen: "0.0.0.0:0".parse().unwrap(), ..config(dir.path(), 2, None, None) };
     assert!(Node::start(open).await.err().unwrap().to_string().contains("--key"));
+}
+
+#[tokio::test]
+async fn a_node_without_the_raft_database_it_had_does_not_begin_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path(), 1, None, None);
+    Node::start(config.clone()).await.unwrap().stop().await.unwrap();
+    std::fs::remove_file(config.dir.join("raft.redb")).unwrap();
+    let why = Node::start(config).await.err().unwrap().to_string();
+    assert!(why.contains("raft.redb is missing"), "{why}");
+}
+
+/// Its first node was killed when raft had begun, and the cluster had not.
+#[tokio::test]
+async fn a_cluster_that_was_cut_short_in_its_beginning_begins() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path(), 1, None, None);
+    let mut directory = Directory::open(&config.dir).unwrap();
+    let place = Place { node: NodeId(1), cluster: ClusterId(9), is_founder: true };
+    directory.settle(place).unwrap();
+    let log = directory.open_raft().unwrap();
+    let (states, state) = watch::channel(Arc::new(State::default()));
+    let machine = Machine::open(log.clone(), states, watch::channel(0).0).unwrap();
+    let network = Network { http: reqwest::Client::new(), token: None, state };
+    let settings = Arc::new(raft::config().validate().unwrap());
+    let begun = raft::Raft::new(1, settings, network, log, machine).await.unwrap();
+    begun.initialize(BTreeMap::from([(1, BasicNode::new(config.api.to_string()))])).await.unwrap();
+    begun.shutdown().await.unwrap();
+    drop((begun, directory));
+    // and as often as it is started after that it is the same cluster
+    for _ in 0..2 {
+        let node = Node::start(config.clone()).await.unwrap();
+        let all = client(&[&config]);
+        assert_eq!(all.status().await.unwrap().cluster, ClusterId(9).to_string());
+        assert_eq!(all.policies().await.unwrap().len(), 1);
+        node.stop().await.unwrap();
+    }
 }

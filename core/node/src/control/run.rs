@@ -3,7 +3,6 @@ use super::desk::{Alive, Desk};
 use super::directory::{Directory, Place};
 use super::drives::{self, Drives};
 use super::join::{self, Wish};
-use super::log::Log;
 use super::machine::Machine;
 use super::raft::{self, Network, Raft};
 use super::{api, lead};
@@ -18,6 +17,7 @@ use sarsen_control::{Answer, Command, State, hand_over, is_missed};
 use sarsen_slice::LeaseMode;
 use sarsen_types::view::NodeAddress;
 use sarsen_types::{ClusterId, NodeId};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,6 +26,8 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+
+type RaftState = openraft::RaftState<u64, BasicNode, openraft::TokioInstant>;
 
 /// Between two words to the leader that this node is alive.
 const ALIVE_EVERY: Duration = Duration::from_millis(300);
@@ -173,7 +175,7 @@ impl Node {
                 place
             }
         };
-        let desk = open_desk(&directory, place, &config, http).await?;
+        let desk = open_desk(&mut directory, place, &config, http).await?;
         let (me, cluster, key) = (place.node, place.cluster, config.key);
         let identity = Arc::new(Identity { cluster, node: me, key, boot_id: boot_id.clone() });
         let port_config = DataPortConfig { listen: data, unix };
@@ -193,14 +195,14 @@ impl Node {
         let configs = config.drives.iter().map(drive_config).collect();
         let handles = drives::open(configs, &port, &reports).await?;
 
+        let identity = directory.card.identity;
+        let announce = Command::Node { identity, api: api_address.to_string(), address };
         if place.is_founder {
-            begin(&desk, &config, &directory, place, api_address).await?;
+            begin(&desk, &config, place, &announce).await?;
         }
         let routes = api::router(desk.clone());
         let mut tasks = JoinSet::new();
         tasks.spawn(async move { drop(axum::serve(listener, routes).await) });
-        let identity = directory.card.identity;
-        let announce = Command::Node { identity, api: api_address.to_string(), address };
         match desk.ask(announce).await {
             Answer::Node(node) if node == place.node => {}
             other => bail!(
@@ -281,13 +283,13 @@ impl Node {
 }
 
 async fn open_desk(
-    directory: &Directory,
+    directory: &mut Directory,
     place: Place,
     config: &NodeConfig,
     http: reqwest::Client,
 ) -> anyhow::Result<Arc<Desk>> {
     let failed = |why: Box<dyn std::error::Error + Send + Sync>| anyhow!("the raft database: {why}");
-    let log = Log::open(&directory.raft()).map_err(failed)?;
+    let log = directory.open_raft()?;
     let (states, state) = watch::channel(Arc::new(State::default()));
     let (indexes, index) = watch::channel(0);
     let machine = Machine::open(log.clone(), states, indexes).map_err(failed)?;
@@ -311,25 +313,23 @@ async fn open_desk(
     }))
 }
 
-/// The first node's first entries: a cluster of one.
-async fn begin(
-    desk: &Desk,
-    config: &NodeConfig,
-    directory: &Directory,
-    place: Place,
-    api: SocketAddr,
-) -> anyhow::Result<()> {
-    if desk.raft.is_initialized().await? {
-        return Ok(());
+/// The first node's first entries: a cluster of one, before anybody can join it. It is asked to begin whenever this node alone
+/// votes, since the process may have been killed when raft had begun and the cluster had not (found in review).
+async fn begin(desk: &Desk, config: &NodeConfig, place: Place, announce: &Command) -> anyhow::Result<()> {
+    let me = u64::from(place.node.0);
+    let voters = |s: &RaftState| s.membership_state.effective().voter_ids().collect::<Vec<u64>>();
+    let voters = desk.raft.with_raft_state(voters).await?;
+    if voters.is_empty() {
+        let Command::Node { api, .. } = announce else { bail!("a node tells its addresses") };
+        desk.raft.initialize(BTreeMap::from([(me, BasicNode::new(api.clone()))])).await?;
+    } else if voters != [me] {
+        return Ok(()); // others have joined what had begun
     }
-    let founder =
-        std::collections::BTreeMap::from([(u64::from(place.node.0), BasicNode::new(api.to_string()))]);
-    desk.raft.initialize(founder).await?;
     let copies = config.copies.unwrap_or(COPIES_DEFAULT);
     desk.ask(Command::Begin { cluster: place.cluster, copies, is_dev: config.is_dev }).await;
-    let address = NodeAddress { data: config.listen.to_string(), unix: None, boot_id: boot_id()? };
-    let identity = directory.card.identity;
-    desk.ask(Command::Node { identity, api: api.to_string(), address }).await;
+    if desk.now().nodes.is_empty() {
+        desk.ask(announce.clone()).await; // the first to do so has number 1
+    }
     Ok(())
 }
 
