@@ -56,7 +56,7 @@ impl State {
             Command::Release { attachment } => return self.release(*attachment),
             Command::DetachForced { attachment } => return self.detach_forced(*attachment),
             Command::Rotten { slice, rot } => self.rotten(*slice, rot),
-            Command::AcceptDamage { drive, groups } => return self.accept_damage(*drive, groups),
+            Command::AcceptDamage { drive, groups } => return self.accept_damage(*drive, groups.as_deref()),
             Command::Forget { drive, is_powered_off } => return self.forget(*drive, *is_powered_off),
             Command::Passed { attachment, session, revision } => {
                 self.passed(*attachment, *session, *revision)

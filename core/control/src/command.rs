@@ -141,8 +141,10 @@ pub enum Command {
     AcceptDamage {
         /// Which.
         drive: DriveId,
-        /// The groups as the operator was told: what was damaged since is not accepted with them.
-        groups: Vec<GroupId>,
+        /// The groups as the operator was told: what was damaged since is not accepted with them. Logs of older versions name none,
+        /// and mean all.
+        #[serde(default)]
+        groups: Option<Vec<GroupId>>,
     },
     /// An operator gives up a drive that is gone for good (R28).
     Forget {

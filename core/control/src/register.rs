@@ -150,7 +150,7 @@ impl State {
     }
 
     /// The operator takes what the drive holds of these groups: it leads again, and what it lacks is lost (R28).
-    pub(crate) fn accept_damage(&mut self, drive: DriveId, named: &[GroupId]) -> Answer {
+    pub(crate) fn accept_damage(&mut self, drive: DriveId, named: Option<&[GroupId]>) -> Answer {
         if !self.drives.contains_key(&drive) {
             let what = format!("there is no drive {drive}");
             return Answer::Refused(
@@ -162,16 +162,16 @@ impl State {
         if damaged.is_empty() {
             return unable(format!("drive {drive} holds no group's only copy in sync with damage to accept"));
         }
-        if named.is_empty() {
+        let groups = named.map_or_else(|| damaged.clone(), <[GroupId]>::to_vec);
+        if groups.is_empty() {
             return unable(format!(
                 "no group of drive {drive} is named: it holds damage to accept of {}",
                 damaged.len()
             ));
         }
-        if let Some(other) = named.iter().find(|g| !damaged.contains(g)) {
+        if let Some(other) = groups.iter().find(|g| !damaged.contains(g)) {
             return unable(format!("of group {other} drive {drive} holds no copy with damage to accept"));
         }
-        let groups = named.to_vec();
         for group in &groups {
             let mut assignment = self.last.assignment;
             self.change(*group, |s, epoch| {

@@ -89,6 +89,7 @@ pub struct Node {
     /// Since when it is as it is, milliseconds since 1970.
     pub since_ms: u64,
     /// It said that it is about to stop, and was not started since.
+    #[serde(default)]
     pub is_stopping: bool,
 }
 

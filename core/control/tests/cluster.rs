@@ -556,7 +556,7 @@ fn a_state_survives_its_way_through_a_snapshot() {
 }
 
 fn accept(drive: u32, groups: &[GroupId]) -> Command {
-    Command::AcceptDamage { drive: DriveId(drive), groups: groups.to_vec() }
+    Command::AcceptDamage { drive: DriveId(drive), groups: Some(groups.to_vec()) }
 }
 
 fn forget(drive: u32, is_powered_off: bool) -> Command {

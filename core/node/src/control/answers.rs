@@ -117,7 +117,7 @@ pub async fn accept_damage(
     headers: HeaderMap,
     Json(asked): Json<api::AcceptDamage>,
 ) -> Result<Json<api::Accepted>, Failure> {
-    let groups = asked.groups.into_iter().map(GroupId).collect();
+    let groups = Some(asked.groups.into_iter().map(GroupId).collect());
     let command = Command::AcceptDamage { drive: DriveId(id), groups };
     match write(&desk, &headers, command).await? {
         Answer::Groups(groups) => Ok(Json(api::Accepted { groups: groups.iter().map(|g| g.0).collect() })),

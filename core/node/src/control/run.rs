@@ -39,6 +39,8 @@ const CONFIRM: Duration = Duration::from_millis(200);
 const LEAVE_AGAIN: Duration = Duration::from_millis(50);
 /// How long the drives' threads may take to end.
 const STOP_MAX: Duration = Duration::from_secs(10);
+/// How long a planned stop waits for a snapshot of the metadata.
+const SNAPSHOT_MAX: Duration = Duration::from_secs(2);
 /// How long the data port of a node that was here before may take to become free.
 const PLACE_MAX: Duration = Duration::from_secs(3);
 
@@ -257,6 +259,7 @@ impl Node {
         let ended = self.drives.stop(STOP_MAX).await;
         let alive = Alive { node: self.desk.me, is_stopping: true, space: Vec::new() };
         tell_alive(&self.desk, &alive).await;
+        save_metadata(&self.desk.raft).await;
         let _ = tokio::time::timeout(Duration::from_secs(2), self.desk.raft.shutdown()).await;
         self.tasks.shutdown().await;
         let _ = std::fs::remove_file(self.directory.socket());
@@ -279,6 +282,15 @@ impl Node {
             self.desk.ask(Command::Leave { node: me }).await;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// A snapshot of all that was applied: what starts next, be it of another version, then carries out few commands that this one
+/// has carried out (found in review).
+async fn save_metadata(raft: &Raft) {
+    let applied = raft.metrics().borrow().last_applied;
+    if raft.trigger().snapshot().await.is_ok() {
+        let _ = raft.wait(Some(SNAPSHOT_MAX)).metrics(|m| m.snapshot >= applied, "a snapshot").await;
     }
 }
 

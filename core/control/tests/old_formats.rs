@@ -1,0 +1,74 @@
+//! Logs and snapshots that older versions wrote are read (found in review: a field without a default made them unreadable).
+use sarsen_control::{Answer, Command, Entry, State};
+use sarsen_types::view::NodeAddress;
+use sarsen_types::*;
+use serde_json::{Value, json};
+
+fn apply(state: &mut State, command: Command) -> Answer {
+    state.apply(&Entry { at_ms: 1_000_000, request: None, command })
+}
+
+/// One node, one drive, one volume of one copy.
+fn cluster() -> State {
+    let mut state = State::default();
+    apply(&mut state, Command::Begin { cluster: ClusterId(5), copies: 1, is_dev: true });
+    let address = NodeAddress { data: "10.0.0.1:1".into(), unix: None, boot_id: String::new() };
+    apply(&mut state, Command::Node { identity: 1, api: "10.0.0.1:2".into(), address });
+    apply(&mut state, register(1, &[]));
+    let create = Command::CreateVolume { name: "one".into(), size: 1 << 30, policy: "default".into() };
+    assert!(matches!(apply(&mut state, create), Answer::Volume(_)));
+    state
+}
+fn register(open: u128, held: &[u128]) -> Command {
+    let register = json!({
+        "identity": DriveIdentity(1), "node": 1, "open": OpenId(open),
+        "opens": held.iter().map(|o| OpenId(*o)).collect::<Vec<_>>(), "path": "/drive", "class": "ssd", "slices": 1,
+        "size": 1 << 30, "total_blocks": 200_000, "used_blocks": 0, "is_broken": false
+    });
+    Command::Register(serde_json::from_value(register).unwrap())
+}
+fn command(text: &str) -> Command {
+    serde_json::from_str::<Entry>(&format!(r#"{{"at_ms":1,"request":null,"command":{text}}}"#))
+        .unwrap()
+        .command
+}
+
+/// Takes fields out of each value of a map, as a version did not know them.
+fn without(state: &mut Value, map: &str, fields: &[&str]) {
+    for value in state[map].as_object_mut().unwrap().values_mut() {
+        let value = value.as_object_mut().unwrap();
+        fields.iter().for_each(|f| assert!(value.remove(*f).is_some(), "{map} have no {f}"));
+    }
+}
+
+#[test]
+fn a_snapshot_of_the_first_version_is_read() {
+    let state = cluster();
+    let mut old = serde_json::to_value(&state).unwrap();
+    for field in ["forgotten", "back"] {
+        old.as_object_mut().unwrap().remove(field).unwrap();
+    }
+    without(&mut old, "groups", &["could_commit", "is_damaged"]);
+    without(&mut old, "nodes", &["is_stopping"]);
+    without(&mut old, "drives", &["forgetting"]);
+    let read: State = serde_json::from_value(old.clone()).unwrap();
+    assert_eq!(read, state);
+    // in what epoch a group could commit last nobody wrote down: what its copies hold may have been answered until now
+    for group in old["groups"].as_object_mut().unwrap().values_mut() {
+        group["epoch"] = json!(9);
+        group["damage"] = json!("Waits");
+    }
+    let read: State = serde_json::from_value(old).unwrap();
+    assert!(read.groups.values().all(|g| g.could_commit == Epoch(9) && g.is_damaged));
+}
+
+#[test]
+fn commands_mean_what_they_meant() {
+    let mut state = cluster();
+    apply(&mut state, register(9, &[])); // a rolled-back image is the only copy
+    let damaged: Vec<GroupId> = state.groups.keys().copied().collect();
+    assert!(state.groups.values().all(|g| g.is_damaged));
+    let accept = command(r#"{"AcceptDamage":{"drive":1}}"#);
+    assert_eq!(apply(&mut state, accept), Answer::Groups(damaged), "all of them, as there was no choice");
+    assert!(state.groups.values().all(|g| !g.is_damaged));
+}
