@@ -157,15 +157,21 @@ impl Client {
         let path = format!("/v1/volumes/{}/attachments", escape(volume));
         self.call(Method::POST, &path, Some(attach), Duration::ZERO).await
     }
-    /// Gives the right back, after everything was answered.
-    pub async fn release(&self, attachment: AttachmentId) -> Result<(), ApiError> {
-        let path = format!("/v1/attachments/{}", attachment.0);
+    /// Gives the right of a session back, after everything was answered; that of a newer session stays.
+    pub async fn release(&self, attachment: AttachmentId, session: SessionId) -> Result<(), ApiError> {
+        let path = format!("/v1/attachments/{}?session={}", attachment.0, session.0);
         self.call::<(), Empty>(Method::DELETE, &path, None, Duration::ZERO).await.map(|_| ())
     }
-    /// Takes the right away; with `force` it ends when all groups refuse its requests (R31), which is seen in `attachments`.
-    pub async fn detach(&self, attachment: AttachmentId, force: bool) -> Result<(), ApiError> {
+    /// Takes the right of a session away; with `force`, whatever session has it by now, it ends when all groups refuse its requests (R31), which is seen in `attachments`.
+    pub async fn detach(
+        &self,
+        attachment: AttachmentId,
+        session: SessionId,
+        force: bool,
+    ) -> Result<(), ApiError> {
         let path = format!("/v1/attachments/{}/detach", attachment.0);
-        self.call::<_, Empty>(Method::POST, &path, Some(&Detach { force }), Duration::ZERO).await.map(|_| ())
+        let body = Detach { session: Some(session.0), force };
+        self.call::<_, Empty>(Method::POST, &path, Some(&body), Duration::ZERO).await.map(|_| ())
     }
     /// What a client of the attachment must know, once it is newer than `after`; else, after 20 seconds, as it is. Who asks
     /// says by it that `session` goes by no map older than `after` any more, and has closed what it knew only from those (R28).

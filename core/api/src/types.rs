@@ -272,6 +272,9 @@ pub struct Attached {
 /// Ends an attachment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Detach {
+    /// The session that is ended, as it was listed: a newer one goes on. Not asked for with `force`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<u64>,
     /// Without its owner: ends when every group refuses its requests (R31).
     #[serde(default)]
     pub force: bool,

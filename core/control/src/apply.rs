@@ -15,10 +15,11 @@ pub const POLICY: &str = "default";
 impl State {
     /// Carries out a command. A request id that was answered gets the same answer and changes nothing (R30).
     pub fn apply(&mut self, entry: &Entry) -> Answer {
-        self.now_ms = self.now_ms.max(entry.at_ms);
         if let Some(answered) = entry.request.and_then(|id| self.answered.get(&id)) {
             return answered.answer.clone();
         }
+        // Only with what changes something: a revision names one state, and that is published by it (found in review).
+        self.now_ms = self.now_ms.max(entry.at_ms);
         // Changes see the revision that they make.
         self.revision = Revision(self.revision.0 + 1);
         let answer = self.carry_out(&entry.command);
@@ -53,7 +54,7 @@ impl State {
             Command::Attach { volume, owner, exclusive, read_only } => {
                 return self.attach(*volume, owner, *exclusive, *read_only);
             }
-            Command::Release { attachment } => return self.release(*attachment),
+            Command::Release { attachment, session } => return self.release(*attachment, *session),
             Command::DetachForced { attachment } => return self.detach_forced(*attachment),
             Command::Rotten { slice, rot } => self.rotten(*slice, rot),
             Command::AcceptDamage { drive, groups } => return self.accept_damage(*drive, groups.as_deref()),

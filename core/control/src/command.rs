@@ -124,6 +124,9 @@ pub enum Command {
     Release {
         /// Which.
         attachment: AttachmentId,
+        /// In which life: another may have begun since. Logs of older versions name none, and mean any.
+        #[serde(default)]
+        session: Option<SessionId>,
     },
     /// Takes it away: over when every group refuses the old generation (R31).
     DetachForced {

@@ -71,4 +71,11 @@ fn commands_mean_what_they_meant() {
     let accept = command(r#"{"AcceptDamage":{"drive":1}}"#);
     assert_eq!(apply(&mut state, accept), Answer::Groups(damaged), "all of them, as there was no choice");
     assert!(state.groups.values().all(|g| !g.is_damaged));
+
+    let attach =
+        Command::Attach { volume: VolumeId(1), owner: "a".into(), exclusive: true, read_only: false };
+    let Answer::Attached { attachment, .. } = apply(&mut state, attach) else { panic!() };
+    let release = command(&format!(r#"{{"Release":{{"attachment":{}}}}}"#, attachment.0));
+    assert_eq!(apply(&mut state, release), Answer::Done);
+    assert!(state.attachments.is_empty(), "whatever session had it");
 }

@@ -142,7 +142,11 @@ async fn three_nodes_make_a_cluster_that_survives_a_planned_stop_and_a_return() 
     until_ok(&all, Duration::from_secs(30)).await;
 
     // a forced detach ends when every group has fenced the old generation (R31)
-    all.detach(AttachmentId(right.id), true).await.unwrap();
+    let (id, [ended, lives]) = (AttachmentId(right.id), [right, again].map(|r| SessionId(r.session)));
+    // what an earlier life says late, or who looked before, does not end the one there is
+    assert_eq!(all.release(id, ended).await.unwrap_err().code(), Some("attached"));
+    assert_eq!(all.detach(id, ended, false).await.unwrap_err().code(), Some("attached"));
+    all.detach(id, lives, true).await.unwrap();
     until("the attachment is gone", Duration::from_secs(10), async || {
         all.attachments().await.ok()?.is_empty().then_some(())
     })

@@ -173,6 +173,11 @@ fn is_status(request: &Request) -> bool {
     request.uri().path() == "/v1/status"
 }
 
+/// A request that makes no sense, and what would.
+pub fn invalid(what: impl Into<String>, hint: &str) -> Failure {
+    Failure(StatusCode::BAD_REQUEST, ErrorBody::new("invalid", what).hint(hint))
+}
+
 /// The caller's id of its request (R30).
 pub fn request_id(headers: &HeaderMap) -> Option<u128> {
     headers.get(REQUEST_HEADER).and_then(|v| v.to_str().ok()).and_then(|v| u128::from_str_radix(v, 16).ok())
@@ -185,7 +190,7 @@ pub async fn write(desk: &Desk, headers: &HeaderMap, command: Command) -> Result
         let what =
             format!("a call that takes something away has an id of its own: the header {REQUEST_HEADER}");
         let hint = "1 to 32 hexadecimal digits, the same when it is repeated and no others";
-        return Err(Failure(StatusCode::BAD_REQUEST, ErrorBody::new("invalid", what).hint(hint)));
+        return Err(invalid(what, hint));
     }
     match desk.write(command, request).await?.answer {
         Answer::Refused(why) => Err(why.into()),

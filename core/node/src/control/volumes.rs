@@ -1,5 +1,5 @@
 //! Volumes and attachments over the API. Names become ids here, once, at the leader (R30).
-use super::api::{Failure, Hand, request_id, write};
+use super::api::{Failure, Hand, invalid, request_id, write};
 use super::desk::{Desk, no_leader};
 use axum::Json;
 use axum::extract::{Path, Query, State as Shared};
@@ -141,13 +141,32 @@ pub async fn attachments(Shared(desk): Hand) -> Done<Vec<api::Attachment>> {
     Ok(Json(state.attachments.iter().map(|(id, a)| attachment_of(&state, *id, a)).collect()))
 }
 
-/// `DELETE /v1/attachments/{id}`
+/// Which life of an owner.
+#[derive(Deserialize)]
+pub struct Life {
+    /// Its session.
+    pub session: Option<u64>,
+}
+
+/// Ends one session; it is named, since another may have begun.
+fn release_of(id: u64, session: Option<u64>) -> Result<Command, Failure> {
+    let Some(session) = session.map(SessionId) else {
+        return Err(invalid(
+            "the session that is to end is not named",
+            "`session`, as GET /v1/attachments lists it",
+        ));
+    };
+    Ok(Command::Release { attachment: AttachmentId(id), session: Some(session) })
+}
+
+/// `DELETE /v1/attachments/{id}?session=`
 pub async fn release(
     Shared(desk): Hand,
     Path(id): Path<u64>,
+    Query(life): Query<Life>,
     headers: HeaderMap,
 ) -> Result<StatusCode, Failure> {
-    write(&desk, &headers, Command::Release { attachment: AttachmentId(id) }).await?;
+    write(&desk, &headers, release_of(id, life.session)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -158,10 +177,9 @@ pub async fn detach(
     headers: HeaderMap,
     Json(asked): Json<api::Detach>,
 ) -> Result<StatusCode, Failure> {
-    let attachment = AttachmentId(id);
     let command = match asked.force {
-        true => Command::DetachForced { attachment },
-        false => Command::Release { attachment },
+        true => Command::DetachForced { attachment: AttachmentId(id) },
+        false => release_of(id, asked.session)?,
     };
     write(&desk, &headers, command).await?;
     Ok(StatusCode::NO_CONTENT)
