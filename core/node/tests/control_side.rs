@@ -1,11 +1,11 @@
 //! Three whole nodes with real drives and sockets: joining, volumes, a node that stops, one that comes back.
+use openraft::BasicNode;
 use openraft::storage::RaftLogStorage;
-use openraft::{BasicNode, SnapshotMeta};
 use sarsen_api::{ApiError, Attach, Client, CreateVolume, Health};
 use sarsen_control::State;
 use sarsen_node::NodeConfig;
 use sarsen_node::control::directory::{Directory, Place};
-use sarsen_node::control::log::{Log, SNAPSHOT_META};
+use sarsen_node::control::log::Log;
 use sarsen_node::control::machine::Machine;
 use sarsen_node::control::raft::{self, Network};
 use sarsen_node::control::run::Node;
@@ -239,8 +239,7 @@ async fn a_node_without_the_raft_database_it_had_does_not_begin_again() {
     let raft = config.dir.join("raft.redb");
     // what it was stopped with is in a snapshot: the next to start, perhaps of another version, has little to carry out again
     let mut log = Log::open(&raft).unwrap();
-    let saved =
-        log.fact::<SnapshotMeta<u64, BasicNode>>(SNAPSHOT_META).unwrap().unwrap().last_log_id.unwrap();
+    let saved = log.snapshot().unwrap().unwrap().0.last_log_id.unwrap();
     let last = log.get_log_state().await.unwrap().last_log_id.unwrap();
     assert!(saved.index + 3 >= last.index, "{saved} {last}");
     drop(log);
