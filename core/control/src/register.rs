@@ -61,7 +61,7 @@ impl State {
         drive.is_up = true;
         self.drives.insert(id, drive);
         for out in self.out.values_mut().flatten().filter(|o| o.slice.drive == id) {
-            out.joins = 0;
+            (out.joins, out.joined_ms) = (0, 0);
         }
         self.back.values_mut().for_each(|all| all.retain(|b| b.slice.drive != id));
         self.back.retain(|_, all| !all.is_empty());

@@ -326,6 +326,25 @@ fn a_copy_that_is_thrown_out_again_after_each_promotion_backs_off_too() {
 }
 
 #[test]
+fn a_drive_that_is_registered_waits_for_no_join_before() {
+    // found in review: one that began by a clock that was an hour ahead
+    let mut c = Cluster::new(3);
+    c.lose(3);
+    c.apply(Command::Heard { node: NodeId(3), is_up: true });
+    let joining = |c: &Cluster| -> Vec<GroupId> {
+        c.groups().filter(|g| g.join_of(slice(3)).is_some()).map(|g| g.group).collect()
+    };
+    c.now += 3_600_000;
+    c.look(&[]);
+    let first = joining(&c);
+    c.now -= 3_600_000;
+    c.apply(Command::Failed { drive: DriveId(3), open: OpenId(1), why: "gone".into() });
+    c.register(3, 2, &[1]);
+    c.look(&[]);
+    assert!(!first.is_empty() && joining(&c) == first);
+}
+
+#[test]
 fn a_lost_copy_is_placed_on_a_fourth_node_and_dropped_only_when_all_is_whole() {
     let mut c = Cluster::new(4);
     let lost: Vec<GroupId> = c.groups().filter(|g| g.is_in_sync(slice(4))).map(|g| g.group).collect();

@@ -253,6 +253,7 @@ async fn a_node_without_the_raft_database_it_had_does_not_begin_again() {
 async fn a_cluster_that_was_cut_short_in_its_beginning_begins() {
     let dir = tempfile::tempdir().unwrap();
     let config = config(dir.path(), 1, None, None);
+    let all = client(&[&config]);
     let mut directory = Directory::open(&config.dir).unwrap();
     let place = Place { node: NodeId(1), cluster: ClusterId(9), is_founder: true };
     directory.settle(place).unwrap();
@@ -268,7 +269,6 @@ async fn a_cluster_that_was_cut_short_in_its_beginning_begins() {
     // and as often as it is started after that it is the same cluster
     for _ in 0..2 {
         let node = Node::start(config.clone()).await.unwrap();
-        let all = client(&[&config]);
         assert_eq!(all.status().await.unwrap().cluster, ClusterId(9).to_string());
         assert_eq!(all.policies().await.unwrap().len(), 1);
         node.stop().await.unwrap();

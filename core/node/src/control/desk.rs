@@ -1,4 +1,5 @@
 //! What all tasks of the control thread share: who we are, the metadata as known here, and the way to the leader.
+use super::clock::Clock;
 use super::raft::Raft;
 use rand::TryRngCore;
 use rand::rngs::OsRng;
@@ -32,6 +33,8 @@ pub struct Desk {
     pub node_token: Option<String>,
     /// Administrators and hosts show this; none in `sarsen dev`.
     pub admin_token: Option<String>,
+    /// On the leader: the cluster's time.
+    pub clock: Mutex<Clock>,
     /// On the leader: when each node was heard last.
     pub heard: Mutex<BTreeMap<NodeId, Instant>>,
     /// On the leader: how full drives are.
@@ -60,8 +63,8 @@ pub struct Alive {
     pub space: Vec<(sarsen_types::DriveId, u64, u64)>,
 }
 
-/// Milliseconds since 1970.
-pub fn now_ms() -> u64 {
+/// Milliseconds since 1970, by this machine's wall clock.
+fn wall_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }
 
@@ -100,9 +103,17 @@ impl Desk {
         matches!(self.leader(), Some(Ok(())))
     }
 
+    /// As the leader: the time by which commands are stamped, and what is due is judged.
+    pub fn time_ms(&self) -> u64 {
+        let term = self.raft.metrics().borrow().current_term;
+        let known = self.state.borrow().now_ms;
+        let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+        clock.now(term, known, wall_ms(), Instant::now())
+    }
+
     /// As the leader: replicates a command, and answers when it was applied here.
     pub async fn write(&self, command: Command, request: Option<u128>) -> Result<Outcome, ErrorBody> {
-        let entry = Entry { at_ms: now_ms(), request, command };
+        let entry = Entry { at_ms: self.time_ms(), request, command };
         match tokio::time::timeout(TRY_MAX, self.raft.client_write(entry)).await {
             Ok(Ok(written)) => Ok(Outcome { answer: written.data, index: written.log_id.index }),
             Ok(Err(_)) | Err(_) => Err(no_leader()),
@@ -115,7 +126,7 @@ impl Desk {
             None => Err(no_leader()),
             Some(Ok(())) => self.write(command.clone(), request).await,
             Some(Err(address)) => {
-                let entry = Entry { at_ms: now_ms(), request, command: command.clone() };
+                let entry = Entry { at_ms: 0, request, command: command.clone() }; // the leader stamps it
                 self.post(&address, "/internal/command", &entry).await
             }
         }

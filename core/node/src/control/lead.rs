@@ -1,5 +1,5 @@
 //! What the leader does beside answering: nodes up and down, groups reconciled, voters chosen, space recorded.
-use super::desk::{Desk, now_ms};
+use super::desk::Desk;
 use super::voters::next_change;
 use openraft::ChangeMembers;
 use sarsen_control::{Command, State, balance, reconcile};
@@ -19,6 +19,8 @@ const BALANCE: Duration = Duration::from_secs(2);
 const CALM: Duration = Duration::from_secs(4);
 /// Between two records of how full drives are.
 const SPACE: Duration = Duration::from_secs(10);
+/// Time does not pass for longer without a command, milliseconds.
+const TICK_MS: u64 = 60_000;
 /// A voter that is down for this long gives its vote to another node, milliseconds.
 const VOTER_LOST_MS: u64 = 30_000;
 /// A learner that lacks at most this many entries may vote.
@@ -71,7 +73,7 @@ impl Led {
     async fn act(&mut self, desk: &Arc<Desk>, change: &mut Change) {
         let state = desk.now();
         let heard = self.heard(desk, &state);
-        for command in reconcile(&state, &heard, now_ms()) {
+        for command in reconcile(&state, &heard, desk.time_ms()) {
             if desk.write(command, None).await.is_err() {
                 return;
             }
@@ -90,6 +92,10 @@ impl Led {
             self.spaced = now;
             self.record_space(desk, &state).await;
         }
+        // whoever leads next goes on from the time that the metadata show
+        if state.now_ms > 0 && desk.time_ms() > state.now_ms + TICK_MS {
+            let _ = desk.write(Command::Space(Vec::new()), None).await;
+        }
         choose_voters(desk, &state, change);
     }
 
@@ -103,7 +109,7 @@ impl Led {
             false => match heard.get(id) {
                 Some(at) => at.elapsed().as_millis() as u64,
                 None => {
-                    let started = now_ms().saturating_sub(state.nodes[id].since_ms);
+                    let started = desk.time_ms().saturating_sub(state.nodes[id].since_ms);
                     (self.since.elapsed().as_millis() as u64).min(started)
                 }
             },
@@ -144,7 +150,7 @@ fn choose_voters(desk: &Arc<Desk>, state: &State, change: &mut Change) {
     let fit: Vec<u64> = (membership.learner_ids())
         .filter(|id| node(id).is_some_and(|n| n.is_up) && is_caught_up(id))
         .collect();
-    let now = now_ms();
+    let now = desk.time_ms();
     let is_lost = |id: &u64| node(id).is_some_and(|n| !n.is_up && now > n.since_ms + VOTER_LOST_MS);
     let lost = voters.iter().copied().filter(is_lost).collect();
     if let Some(next) = next_change(membership.get_joint_config(), &lost, fit, state.nodes.len()) {

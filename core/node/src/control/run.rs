@@ -1,4 +1,5 @@
 //! The life of a node: from its directory to a planned stop.
+use super::clock::Clock;
 use super::desk::{Alive, Desk};
 use super::directory::{Directory, Place};
 use super::drives::{self, Drives};
@@ -311,6 +312,7 @@ async fn open_desk(
     let settings = Arc::new(raft::config().validate()?);
     let raft = Raft::new(u64::from(place.node.0), settings, network, log, machine).await?;
     let (heard, space, stopping) = Default::default();
+    let clock = std::sync::Mutex::new(Clock::new());
     Ok(Arc::new(Desk {
         me: place.node,
         raft,
@@ -319,6 +321,7 @@ async fn open_desk(
         http,
         node_token,
         admin_token,
+        clock,
         heard,
         space,
         stopping,
