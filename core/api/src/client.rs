@@ -91,10 +91,11 @@ impl Client {
         let body = AcceptDamage { groups: groups.to_vec() };
         self.call(Method::POST, &path, Some(&body), Duration::ZERO).await
     }
-    /// Gives up a drive that is gone for good: it vanishes from `drives` once no host can use it any more (R28).
-    pub async fn forget_drive(&self, drive: u32, powered_off: bool) -> Result<(), ApiError> {
+    /// Gives up a drive that is gone for good, and with it these groups, of which it has the only complete copy: it vanishes from
+    /// `drives` once no host can use it any more (R28).
+    pub async fn forget_drive(&self, drive: u32, groups: &[u32], powered_off: bool) -> Result<(), ApiError> {
         let path = format!("/v1/drives/{drive}/forget");
-        let body = ForgetDrive { powered_off };
+        let body = ForgetDrive { groups: groups.to_vec(), powered_off };
         self.call::<_, Empty>(Method::POST, &path, Some(&body), Duration::ZERO).await.map(|_| ())
     }
     /// Groups.

@@ -121,6 +121,9 @@ pub struct Drive {
 /// A drive is given up as lost.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ForgetDrive {
+    /// The groups that are lost with it, as they were told: see [`Drive::sole_groups`].
+    #[serde(default)]
+    pub groups: Vec<u32>,
     /// The operator's word that nobody can reach it any more: no host is waited for.
     #[serde(default)]
     pub powered_off: bool,

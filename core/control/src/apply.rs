@@ -58,7 +58,9 @@ impl State {
             Command::DetachForced { attachment } => return self.detach_forced(*attachment),
             Command::Rotten { slice, rot } => self.rotten(*slice, rot),
             Command::AcceptDamage { drive, groups } => return self.accept_damage(*drive, groups.as_deref()),
-            Command::Forget { drive, is_powered_off } => return self.forget(*drive, *is_powered_off),
+            Command::Forget { drive, groups, is_powered_off } => {
+                return self.forget(*drive, groups.as_deref(), *is_powered_off);
+            }
             Command::Passed { attachment, session, revision } => {
                 self.passed(*attachment, *session, *revision)
             }

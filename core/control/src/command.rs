@@ -153,6 +153,10 @@ pub enum Command {
     Forget {
         /// Which.
         drive: DriveId,
+        /// The groups of which it has the only complete copy, as the operator was told: others are not lost with them. Logs of older
+        /// versions name none, and mean all.
+        #[serde(default)]
+        groups: Option<Vec<GroupId>>,
         /// The operator's word that nobody can reach it any more: no host is waited for.
         is_powered_off: bool,
     },

@@ -132,6 +132,9 @@ pub struct Forgetting {
     pub since: Revision,
     /// Attachments whose hosts may use an older one.
     pub hosts: BTreeSet<AttachmentId>,
+    /// Groups that the operator gives up with it, should nobody else have all of them; all of them, where an older version did not ask.
+    #[serde(default)]
+    pub named: Option<BTreeSet<GroupId>>,
 }
 
 /// How volumes are stored. All drives are one pool, `default`.

@@ -1,5 +1,5 @@
 //! Logs and snapshots that older versions wrote are read (found in review: a field without a default made them unreadable).
-use sarsen_control::{Answer, Command, Entry, State};
+use sarsen_control::{Answer, Command, Entry, State, command};
 use sarsen_types::view::NodeAddress;
 use sarsen_types::*;
 use serde_json::{Value, json};
@@ -27,7 +27,7 @@ fn register(open: u128, held: &[u128]) -> Command {
     });
     Command::Register(serde_json::from_value(register).unwrap())
 }
-fn command(text: &str) -> Command {
+fn of_old(text: &str) -> Command {
     serde_json::from_str::<Entry>(&format!(r#"{{"at_ms":1,"request":null,"command":{text}}}"#))
         .unwrap()
         .command
@@ -68,14 +68,25 @@ fn commands_mean_what_they_meant() {
     apply(&mut state, register(9, &[])); // a rolled-back image is the only copy
     let damaged: Vec<GroupId> = state.groups.keys().copied().collect();
     assert!(state.groups.values().all(|g| g.is_damaged));
-    let accept = command(r#"{"AcceptDamage":{"drive":1}}"#);
+    let accept = of_old(r#"{"AcceptDamage":{"drive":1}}"#);
     assert_eq!(apply(&mut state, accept), Answer::Groups(damaged), "all of them, as there was no choice");
     assert!(state.groups.values().all(|g| !g.is_damaged));
 
     let attach =
         Command::Attach { volume: VolumeId(1), owner: "a".into(), exclusive: true, read_only: false };
     let Answer::Attached { attachment, .. } = apply(&mut state, attach) else { panic!() };
-    let release = command(&format!(r#"{{"Release":{{"attachment":{}}}}}"#, attachment.0));
+    let release = of_old(&format!(r#"{{"Release":{{"attachment":{}}}}}"#, attachment.0));
     assert_eq!(apply(&mut state, release), Answer::Done);
     assert!(state.attachments.is_empty(), "whatever session had it");
+
+    let address = NodeAddress { data: "10.0.0.2:1".into(), unix: None, boot_id: String::new() };
+    apply(&mut state, Command::Node { identity: 2, api: "10.0.0.2:2".into(), address });
+    let Command::Register(first) = register(1, &[]) else { panic!() };
+    let second = command::Register { identity: DriveIdentity(2), node: NodeId(2), ..first };
+    apply(&mut state, Command::Register(second));
+    apply(&mut state, Command::Heard { node: NodeId(1), is_up: false });
+    assert!(!state.sole().is_empty());
+    let forget = of_old(r#"{"Forget":{"drive":1,"is_powered_off":true}}"#);
+    assert_eq!(apply(&mut state, forget), Answer::Done);
+    assert!(!state.drives.contains_key(&DriveId(1)), "whatever it had alone");
 }

@@ -13,7 +13,8 @@ use serde::Deserialize;
 use std::time::Duration;
 use tokio::time::Instant;
 
-type Done<T> = Result<Json<T>, Failure>;
+/// An answer, or a failure.
+pub type Done<T> = Result<Json<T>, Failure>;
 
 fn attachment_of(state: &State, id: AttachmentId, a: &Attachment) -> api::Attachment {
     api::Attachment {
@@ -45,7 +46,7 @@ fn named(state: &State, name: &str) -> Result<VolumeId, Failure> {
 }
 
 /// A leader's own state may lack what it committed before it was asked: it confirms that it leads, and catches up.
-async fn fresh(desk: &Desk) -> Result<std::sync::Arc<State>, Failure> {
+pub async fn fresh(desk: &Desk) -> Result<std::sync::Arc<State>, Failure> {
     let confirmed = tokio::time::timeout(Duration::from_secs(2), desk.raft.ensure_linearizable()).await;
     match confirmed {
         Ok(Ok(_)) => Ok(desk.now()),
