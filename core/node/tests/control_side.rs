@@ -1,6 +1,6 @@
 //! Three whole nodes with real drives and sockets: joining, volumes, a node that stops, one that comes back.
-use openraft::BasicNode;
 use openraft::storage::RaftLogStorage;
+use openraft::{BasicNode, Vote};
 use sarsen_api::{ApiError, Attach, Client, CreateVolume, Health};
 use sarsen_control::State;
 use sarsen_node::NodeConfig;
@@ -246,6 +246,38 @@ async fn a_node_without_the_raft_database_it_had_does_not_begin_again() {
     std::fs::remove_file(raft).unwrap();
     let why = Node::start(config).await.err().unwrap().to_string();
     assert!(why.contains("raft.redb is missing"), "{why}");
+}
+
+/// The leader sends to where a node was, so it does not hear from the leader who that is (R42: addresses may change).
+#[tokio::test]
+async fn a_node_whose_api_moved_says_so_through_any_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = config(dir.path(), 1, None, None);
+    let second = config(dir.path(), 2, Some(first.api), None);
+    let third = config(dir.path(), 3, Some(first.api), None);
+    let one = Node::start(first.clone()).await.unwrap();
+    let two = Node::start(second.clone()).await.unwrap();
+    let three = Node::start(third.clone()).await.unwrap();
+    let all = client(&[&first, &second]);
+    until("three voters", Duration::from_secs(10), async || {
+        (all.nodes().await.ok()?.iter().filter(|n| n.is_voter).count() == 3).then_some(())
+    })
+    .await;
+    three.stop().await.unwrap();
+    // it has asked for votes in vain: what it remembers does not say who leads either
+    let mut log = Log::open(&third.dir.join("raft.redb")).unwrap();
+    let term = log.read_vote().await.unwrap().unwrap().leader_id.term;
+    log.save_vote(&Vote::new(term + 1, 3)).await.unwrap();
+    drop(log);
+    let moved = NodeConfig { api: free_address(), join: Vec::new(), ..third };
+    let started = tokio::time::timeout(Duration::from_secs(20), Node::start(moved.clone())).await;
+    let three = started.expect("it says where it is").unwrap();
+    until_ok(&client(&[&moved]), Duration::from_secs(30)).await;
+    let nodes = all.nodes().await.unwrap();
+    assert_eq!(nodes.iter().find(|n| n.id == 3).unwrap().api, format!("http://{}", moved.api));
+    for node in [one, two, three] {
+        node.stop().await.unwrap();
+    }
 }
 
 /// Its first node was killed when raft had begun, and the cluster had not.

@@ -1,5 +1,5 @@
 //! The REST API: any node answers; what needs the leader is handed on to it.
-use super::desk::{Alive, Desk, Outcome};
+use super::desk::{Alive, Desk, FORWARDED, Outcome, no_leader};
 use super::{answers, volumes};
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Request, State as Shared};
@@ -14,8 +14,6 @@ use sarsen_control::{Answer, Command, Entry, Refusal, RefusalKind};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Says that a request was handed on: the next node answers, or refuses.
-const FORWARDED: &str = "sarsen-forwarded";
 /// Bytes of a request of a client.
 const BODY_MAX: usize = 1 << 20;
 /// Bytes of a message between nodes: a part of a snapshot is the longest.
@@ -131,7 +129,7 @@ async fn to_leader(Shared(desk): Hand, request: Request, next: Next) -> Response
         Some(Err(address)) if !request.headers().contains_key(FORWARDED) => address,
         // how the cluster is can be said without a leader, and that is then the worst of it
         _ if is_status(&request) && !answers::comes_a_leader(&desk).await => return next.run(request).await,
-        _ => return Failure::from(super::desk::no_leader()).into_response(),
+        _ => return Failure::from(no_leader()).into_response(),
     };
     let is_status = is_status(&request);
     let (parts, body) = request.into_parts();
@@ -159,13 +157,13 @@ async fn to_leader(Shared(desk): Hand, request: Request, next: Next) -> Response
                     }
                     response
                 }
-                Err(_) => Failure::from(super::desk::no_leader()).into_response(),
+                Err(_) => Failure::from(no_leader()).into_response(),
             }
         }
         Err(_) if is_status && !answers::comes_a_leader(&desk).await => {
             answers::status(Shared(desk)).await.into_response()
         }
-        Err(_) => Failure::from(super::desk::no_leader()).into_response(),
+        Err(_) => Failure::from(no_leader()).into_response(),
     }
 }
 
@@ -214,9 +212,15 @@ async fn vote(Shared(desk): Hand, bytes: Bytes) -> Result<Response, Failure> {
 async fn snapshot(Shared(desk): Hand, bytes: Bytes) -> Result<Response, Failure> {
     Ok(Json(desk.raft.install_snapshot(read(&bytes)?).await).into_response())
 }
-async fn command(Shared(desk): Hand, bytes: Bytes) -> Result<Json<Outcome>, Failure> {
+async fn command(Shared(desk): Hand, headers: HeaderMap, bytes: Bytes) -> Result<Json<Outcome>, Failure> {
     let entry: Entry = read(&bytes)?;
-    Ok(Json(desk.write(entry.command, entry.request).await?))
+    match desk.leader() {
+        Some(Ok(())) => Ok(Json(desk.write(entry.command, entry.request).await?)),
+        Some(Err(address)) if !headers.contains_key(FORWARDED) => {
+            Ok(Json(desk.hand_on(&address, "/internal/command", &entry).await?))
+        }
+        _ => Err(no_leader().into()),
+    }
 }
 async fn alive(Shared(desk): Hand, bytes: Bytes) -> Result<Json<()>, Failure> {
     desk.hear(&read::<Alive>(&bytes)?);

@@ -14,6 +14,8 @@ use tokio::sync::watch;
 
 /// How long one try at the leader may take.
 const TRY_MAX: Duration = Duration::from_secs(3);
+/// The header of a request that was handed on: who gets it answers, or refuses.
+pub const FORWARDED: &str = "sarsen-forwarded";
 /// Between tries at a leader that is not there yet.
 const TRY_AGAIN: Duration = Duration::from_millis(50);
 
@@ -146,6 +148,29 @@ impl Desk {
         }
     }
 
+    /// Asks as [`Desk::ask`] does, and also through every node that the metadata know, or at `told`: for what says where this node
+    /// is now. The leader sends to where it was, so it does not learn here who leads (found in review).
+    pub async fn announce(&self, command: Command, told: &[String]) -> Answer {
+        let request = Some(random());
+        let entry = Entry { at_ms: 0, request, command };
+        loop {
+            let mut asked = self.try_ask(&entry.command, request).await;
+            for address in doors(&self.now(), self.me, told) {
+                if asked.is_ok() {
+                    break;
+                }
+                asked = self.post(&address, "/internal/command", &entry).await;
+            }
+            match asked {
+                Ok(outcome) => {
+                    self.reach(outcome.index).await;
+                    return outcome.answer;
+                }
+                Err(_) => tokio::time::sleep(TRY_AGAIN).await,
+            }
+        }
+    }
+
     /// Waits until the metadata here show entry `index`.
     pub async fn reach(&self, index: u64) {
         let mut at = self.index.clone();
@@ -160,6 +185,16 @@ impl Desk {
         body: &B,
     ) -> Result<A, ErrorBody> {
         post(&self.http, self.node_token.as_deref(), address, path, body, TRY_MAX).await
+    }
+    /// Hands what another node asked on to the leader at `address`, which is the last to get it.
+    pub async fn hand_on<B: Serialize, A: serde::de::DeserializeOwned>(
+        &self,
+        address: &str,
+        path: &str,
+        body: &B,
+    ) -> Result<A, ErrorBody> {
+        let request = request(&self.http, self.node_token.as_deref(), address, path, body, TRY_MAX);
+        answer(address, request.header(FORWARDED, "1")).await
     }
 
     /// Notes that a node was heard.
@@ -176,6 +211,17 @@ impl Desk {
     }
 }
 
+/// `ip:port` of a URL as it is given to `--join`.
+pub fn address_of(url: &str) -> &str {
+    url.trim().trim_start_matches("http://").trim_end_matches('/')
+}
+
+/// Where others of the cluster may be: as the metadata know them, and as we were told.
+fn doors(state: &State, me: NodeId, told: &[String]) -> Vec<String> {
+    let known = state.nodes.iter().filter(|(id, _)| **id != me).map(|(_, n)| n.api.clone());
+    known.chain(told.iter().map(|url| address_of(url).to_owned())).collect()
+}
+
 /// Posts JSON to `path` at `address`, as a node.
 pub async fn post<B: Serialize, A: serde::de::DeserializeOwned>(
     http: &reqwest::Client,
@@ -185,10 +231,25 @@ pub async fn post<B: Serialize, A: serde::de::DeserializeOwned>(
     body: &B,
     limit: Duration,
 ) -> Result<A, ErrorBody> {
-    let mut request = http.post(format!("http://{address}{path}")).timeout(limit).json(body);
-    if let Some(token) = token {
-        request = request.bearer_auth(token);
-    }
+    answer(address, request(http, token, address, path, body, limit)).await
+}
+
+fn request<B: Serialize>(
+    http: &reqwest::Client,
+    token: Option<&str>,
+    address: &str,
+    path: &str,
+    body: &B,
+    limit: Duration,
+) -> reqwest::RequestBuilder {
+    let request = http.post(format!("http://{address}{path}")).timeout(limit).json(body);
+    token.into_iter().fold(request, reqwest::RequestBuilder::bearer_auth)
+}
+
+async fn answer<A: serde::de::DeserializeOwned>(
+    address: &str,
+    request: reqwest::RequestBuilder,
+) -> Result<A, ErrorBody> {
     let failed = |why: reqwest::Error| ErrorBody::new("unreachable", format!("{address}: {why}"));
     let response = request.send().await.map_err(failed)?;
     if response.status().is_success() {

@@ -56,7 +56,8 @@ pub struct NodeConfig {
     pub api: SocketAddr,
     /// The cluster's key; `None` for `sarsen dev` alone, on loopback.
     pub key: Option<[u8; 32]>,
-    /// APIs of nodes that take it in, the first time it starts; none: it begins a cluster.
+    /// APIs of nodes that take it in, the first time it starts; none: it begins a cluster. Later they help it to say where it is,
+    /// should all the others have moved since.
     pub join: Vec<String>,
     /// Its drives, formatted.
     pub drives: Vec<PathBuf>,
@@ -206,7 +207,7 @@ impl Node {
         let routes = api::router(desk.clone());
         let mut tasks = JoinSet::new();
         tasks.spawn(async move { drop(axum::serve(listener, routes).await) });
-        match desk.ask(announce).await {
+        match desk.announce(announce, &config.join).await {
             Answer::Node(node) if node == place.node => {}
             other => bail!(
                 "the cluster knows this node as another: {other:?}; its directory is of another cluster"
