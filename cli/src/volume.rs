@@ -73,7 +73,8 @@ impl Volume {
             Verb::Show { name } => output.show(&api.volume(&name).await?, one),
             Verb::Grow { name, size } => output.show(&api.grow_volume(&name, size.0).await?, one),
             Verb::Delete { name } => {
-                api.delete_volume(&name).await?;
+                let found = api.volume(&name).await?;
+                api.delete_volume(&name, Some(found.id)).await?;
                 output.show(&serde_json::json!({ "deleted": name }), |_| format!("deleted {name}"))
             }
         }

@@ -144,9 +144,10 @@ impl Client {
         let path = format!("/v1/volumes/{}/grow", escape(name));
         self.call(Method::POST, &path, Some(&GrowVolume { size }), Duration::ZERO).await
     }
-    /// Deletes a volume with all its data.
-    pub async fn delete_volume(&self, name: &str) -> Result<(), ApiError> {
-        let path = format!("/v1/volumes/{}", escape(name));
+    /// Deletes a volume with all its data; with `id` only the one of that number, should another have the name by now.
+    pub async fn delete_volume(&self, name: &str, id: Option<u64>) -> Result<(), ApiError> {
+        let which = id.map_or_else(String::new, |id| format!("?id={id}"));
+        let path = format!("/v1/volumes/{}{which}", escape(name));
         self.call::<(), Empty>(Method::DELETE, &path, None, Duration::ZERO).await.map(|_| ())
     }
     /// Attachments of all volumes.

@@ -108,6 +108,9 @@ pub enum Command {
     DeleteVolume {
         /// Which.
         volume: VolumeId,
+        /// As the caller named it, by which the call is known again; logs of older versions do not say.
+        #[serde(default)]
+        name: Option<String>,
     },
     /// The right to use a volume (R44).
     Attach {

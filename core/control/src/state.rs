@@ -253,6 +253,9 @@ pub struct Answered {
     pub until_ms: u64,
     /// What.
     pub answer: Answer,
+    /// By what the command is known again; an older version did not ask.
+    #[serde(default)]
+    pub digest: Option<u64>,
 }
 
 /// The last id given of each kind: ids are never reused (R42).

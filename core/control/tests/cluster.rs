@@ -111,6 +111,10 @@ fn attach(owner: &str) -> Command {
     Command::Attach { volume: VolumeId(1), owner: owner.into(), exclusive: true, read_only: false }
 }
 
+fn delete(volume: u64) -> Command {
+    Command::DeleteVolume { volume: VolumeId(volume), name: None }
+}
+
 #[test]
 fn a_new_cluster_is_ok_and_leads_evenly() {
     let c = Cluster::new(3);
@@ -554,9 +558,9 @@ fn a_forced_detach_ends_when_the_last_group_has_fenced_the_old_generation() {
 fn a_volume_in_use_is_not_deleted_and_a_deleted_one_leaves_a_tombstone() {
     let mut c = Cluster::new(3);
     let (attachment, session) = attached(&mut c, "a");
-    assert!(matches!(c.apply(Command::DeleteVolume { volume: VolumeId(1) }), Answer::Refused(_)));
+    assert!(matches!(c.apply(delete(1)), Answer::Refused(_)));
     c.apply(Command::Release { attachment, session: Some(session) });
-    assert_eq!(c.apply(Command::DeleteVolume { volume: VolumeId(1) }), Answer::Done);
+    assert_eq!(c.apply(delete(1)), Answer::Done);
     let view = c.state.view_of(slice(2));
     assert_eq!((view.volumes.len(), view.layers.len(), view.dropped_layers.len()), (0, 0, 1));
 }
@@ -572,6 +576,22 @@ fn a_repeated_request_gets_its_first_answer_and_changes_nothing() {
     // nor the clock (found in review: a node that published by revisions showed another time than one that had more to publish)
     assert_eq!(c.state.apply(&Entry { at_ms: c.now + 5000, ..entry }), first);
     assert_eq!(c.state, state);
+}
+
+#[test]
+fn an_id_stands_for_one_command() {
+    // found in review: whatever came under an id that was answered was told that it had been done
+    let mut c = Cluster::new(3);
+    let asked = |command| Entry { at_ms: 1_000_000, request: Some(7), command };
+    let first = c.state.apply(&asked(create("two", 4096)));
+    let Answer::Volume(two) = first else { panic!("{first:?}") };
+    let state = c.state.clone();
+    for other in [create("three", 4096), create("two", 8192), delete(two.0), attach("a")] {
+        let refused = c.state.apply(&asked(other));
+        assert!(matches!(&refused, Answer::Refused(why) if why.kind == RefusalKind::Invalid), "{refused:?}");
+    }
+    assert_eq!(c.state, state);
+    assert_eq!(c.state.apply(&asked(create("two", 4096))), first);
 }
 
 #[test]

@@ -152,7 +152,7 @@ async fn three_nodes_make_a_cluster_that_survives_a_planned_stop_and_a_return() 
     })
     .await;
     all.attach("alpha", &thief).await.unwrap();
-    assert_eq!(all.delete_volume("alpha").await.unwrap_err().code(), Some("attached"));
+    assert_eq!(all.delete_volume("alpha", None).await.unwrap_err().code(), Some("attached"));
 
     // who shows no token of the cluster gets nothing
     let stranger = Client::new(vec![first.api.to_string()], None).unwrap();
@@ -204,18 +204,27 @@ async fn deletes_once(all: &Client, api: SocketAddr) {
     let create = CreateVolume { name: "gamma".into(), size: 64 << 20, policy: None };
     all.create_volume(&create).await.unwrap();
     let http = reqwest::Client::new();
-    let delete = async |id: Option<&str>| {
-        let call = http.delete(format!("http://{api}/v1/volumes/gamma"));
+    let delete_of = async |which: &str, id: Option<&str>| {
+        let call = http.delete(format!("http://{api}/v1/volumes/{which}"));
         let call = id.into_iter().fold(call, |call, id| call.header(sarsen_api::REQUEST_HEADER, id));
         call.send().await.unwrap().status().as_u16()
     };
+    let delete = async |id: Option<&str>| delete_of("gamma", id).await;
     let exists = async || all.volumes().await.unwrap().iter().any(|v| v.name == "gamma");
-    assert_eq!((delete(None).await, exists().await), (400, true));
+    // what is no id is not taken for none
+    for id in [None, Some(""), Some("+a1"), Some("g"), Some("123456781234567812345678123456781")] {
+        assert_eq!((delete(id).await, exists().await), (400, true), "{id:?}");
+    }
+    let number = all.volume("gamma").await.unwrap().id;
+    assert_eq!((delete_of("gamma?id=1", Some("b1")).await, exists().await), (404, true));
     let done = delete(Some("a1")).await;
     assert!((200..300).contains(&done) && !exists().await, "{done}");
     // its answer was lost: the same call is answered the same, and does not touch what has the name since
     all.create_volume(&create).await.unwrap();
     assert_eq!((delete(Some("a1")).await, exists().await), (done, true));
+    // and the id stands for no other call
+    assert_eq!(delete_of("beta", Some("a1")).await, 400);
+    assert!(all.volume("beta").await.is_ok() && all.delete_volume("gamma", Some(number)).await.is_err());
     assert_eq!((delete(Some("a2")).await, exists().await), (done, false));
 }
 

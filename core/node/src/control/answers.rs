@@ -1,5 +1,5 @@
 //! What the API shows: the state in the API's words.
-use super::api::{Failure, Hand, write};
+use super::api::{Failure, Hand, odd, write};
 use super::desk::Desk;
 use super::volumes::{Done, fresh};
 use axum::Json;
@@ -122,7 +122,7 @@ pub async fn accept_damage(
     let command = Command::AcceptDamage { drive: DriveId(id), groups };
     match write(&desk, &headers, command).await? {
         Answer::Groups(groups) => Ok(Json(api::Accepted { groups: groups.iter().map(|g| g.0).collect() })),
-        other => unreachable!("accepted damage answers {other:?}"),
+        other => Err(odd(&other)),
     }
 }
 

@@ -21,6 +21,12 @@ const NODE_BODY_MAX: usize = 64 << 20;
 /// How long the leader may take for a request that was handed on.
 const FORWARD_MAX: Duration = Duration::from_secs(30);
 
+/// Digits of an id of a request, at most.
+const ID_DIGITS: usize = 32;
+/// What an id of a request is.
+const ID_HINT: &str =
+    "1 to 32 hexadecimal digits, the same when the call is repeated, and others for every other call";
+
 /// The desk as handlers get it.
 pub type Hand = Shared<Arc<Desk>>;
 
@@ -176,19 +182,28 @@ pub fn invalid(what: impl Into<String>, hint: &str) -> Failure {
     Failure(StatusCode::BAD_REQUEST, ErrorBody::new("invalid", what).hint(hint))
 }
 
-/// The caller's id of its request (R30).
-pub fn request_id(headers: &HeaderMap) -> Option<u128> {
-    headers.get(REQUEST_HEADER).and_then(|v| v.to_str().ok()).and_then(|v| u128::from_str_radix(v, 16).ok())
+/// The answer of another call, remembered under the id of this one since before ids stood for their calls.
+pub fn odd(answer: &Answer) -> Failure {
+    invalid(format!("the id of this call was used for another call, which was answered {answer:?}"), ID_HINT)
+}
+
+/// The caller's id of its request (R30), if it gives one.
+pub fn request_id(headers: &HeaderMap) -> Result<Option<u128>, Failure> {
+    let Some(given) = headers.get(REQUEST_HEADER) else { return Ok(None) };
+    let is_id = |v: &&str| (1..=ID_DIGITS).contains(&v.len()) && v.bytes().all(|b| b.is_ascii_hexdigit());
+    let digits = given.to_str().ok().filter(is_id);
+    // taken for none, what is repeated would be done twice (found in review)
+    let id = digits.and_then(|v| u128::from_str_radix(v, 16).ok());
+    id.map(Some).ok_or_else(|| invalid(format!("the header {REQUEST_HEADER} holds no id"), ID_HINT))
 }
 
 /// Has the metadata changed, once for a request's id (R30); what is refused is a failure.
 pub async fn write(desk: &Desk, headers: &HeaderMap, command: Command) -> Result<Answer, Failure> {
-    let request = request_id(headers);
+    let request = request_id(headers)?;
     if request.is_none() && command.is_destructive() {
         let what =
             format!("a call that takes something away has an id of its own: the header {REQUEST_HEADER}");
-        let hint = "1 to 32 hexadecimal digits, the same when it is repeated and no others";
-        return Err(invalid(what, hint));
+        return Err(invalid(what, ID_HINT));
     }
     match desk.write(command, request).await?.answer {
         Answer::Refused(why) => Err(why.into()),

@@ -1,5 +1,5 @@
 //! Volumes and attachments over the API. Names become ids here, once, at the leader (R30).
-use super::api::{Failure, Hand, invalid, request_id, write};
+use super::api::{Failure, Hand, invalid, odd, request_id, write};
 use super::desk::{Desk, no_leader};
 use axum::Json;
 use axum::extract::{Path, Query, State as Shared};
@@ -101,20 +101,34 @@ pub async fn grow(
     shown(&desk, &write(&desk, &headers, Command::GrowVolume { volume, size: asked.size }).await?)
 }
 
-/// `DELETE /v1/volumes/{name}`
+/// Which volume of a name.
+#[derive(Deserialize)]
+pub struct Which {
+    /// Its number, where the caller looked: another that has the name by now is left alone.
+    pub id: Option<u64>,
+}
+
+/// `DELETE /v1/volumes/{name}?id=`: the name is resolved once; a call that is repeated, under its id, does not touch what has
+/// the name since.
 pub async fn delete(
     Shared(desk): Hand,
     Path(name): Path<String>,
+    Query(which): Query<Which>,
     headers: HeaderMap,
 ) -> Result<StatusCode, Failure> {
     let state = fresh(&desk).await?;
-    // A repeated call, whose first took effect, finds the name gone: its request id tells (R30).
-    let answered = request_id(&headers).is_some_and(|id| state.answered.contains_key(&id));
-    let volume = match named(&state, &name) {
-        Err(_) if answered => VolumeId(0), // the remembered answer is given, whatever is asked
-        found => found?,
+    // A repeated call, whose first took effect, finds the name gone, or another's: its request id tells (R30).
+    let answered = request_id(&headers)?.is_some_and(|id| state.answered.contains_key(&id));
+    let volume = match answered {
+        true => VolumeId(0), // the remembered answer is given, if it is this call's
+        false => named(&state, &name)?,
     };
-    write(&desk, &headers, Command::DeleteVolume { volume }).await?;
+    if let Some(id) = which.id.filter(|id| !answered && *id != volume.0) {
+        let what = format!("volume {name} is number {volume} by now, and not {id}");
+        let hint = "`sarsen volume show` tells what it is";
+        return Err(Failure(StatusCode::NOT_FOUND, ErrorBody::new("not_found", what).hint(hint)));
+    }
+    write(&desk, &headers, Command::DeleteVolume { volume, name: Some(name) }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -132,7 +146,7 @@ pub async fn attach(
         Answer::Attached { attachment, generation, session } => {
             Ok(Json(api::Attached { id: attachment.0, generation: generation.0, session: session.0 }))
         }
-        other => unreachable!("an attach answers {other:?}"),
+        other => Err(odd(&other)),
     }
 }
 
