@@ -32,6 +32,7 @@ impl State {
         }
         // Only with what changes something: a revision names one state, and that is published by it (found in review).
         self.now_ms = self.now_ms.max(entry.at_ms);
+        self.wall_ms = entry.wall_ms.unwrap_or(self.now_ms);
         // Changes see the revision that they make.
         self.revision = Revision(self.revision.0 + 1);
         let answer = self.carry_out(&entry.command);

@@ -12,8 +12,11 @@ use serde::{Deserialize, Serialize};
 /// A command as it is replicated.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Entry {
-    /// The leader's clock, milliseconds since 1970.
+    /// The leader's clock, milliseconds since 1970: what is due is judged by it, so it never jumps.
     pub at_ms: u64,
+    /// Its wall clock, for the eyes of operators; logs of older versions have one clock for both.
+    #[serde(default)]
+    pub wall_ms: Option<u64>,
     /// The caller's id of it: the same again gets the same answer (R30).
     pub request: Option<u128>,
     /// What.

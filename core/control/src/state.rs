@@ -37,6 +37,9 @@ pub struct State {
     pub map_revision: Revision,
     /// The latest time a command carried, milliseconds since 1970; never goes back.
     pub now_ms: u64,
+    /// The wall clock of the leader that the last command came through: what events show.
+    #[serde(default)]
+    pub wall_ms: u64,
     /// Small tables (R38).
     pub is_dev: bool,
     /// Nodes.
@@ -331,7 +334,7 @@ impl State {
         if self.events.len() == EVENTS_MAX {
             self.events.pop_front();
         }
-        self.events.push_back(Event { number: self.last.event, at_ms: self.now_ms, text });
+        self.events.push_back(Event { number: self.last.event, at_ms: self.wall_ms, text });
     }
     /// The next number of the row of wide ids.
     pub(crate) fn next_wide(&mut self) -> u64 {

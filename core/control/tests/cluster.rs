@@ -37,7 +37,7 @@ impl Cluster {
         c
     }
     fn apply(&mut self, command: Command) -> Answer {
-        let answer = self.state.apply(&Entry { at_ms: self.now, request: None, command });
+        let answer = self.state.apply(&Entry { at_ms: self.now, wall_ms: None, request: None, command });
         assert!(self.state.is_consistent());
         answer
     }
@@ -568,7 +568,7 @@ fn a_volume_in_use_is_not_deleted_and_a_deleted_one_leaves_a_tombstone() {
 #[test]
 fn a_repeated_request_gets_its_first_answer_and_changes_nothing() {
     let mut c = Cluster::new(3);
-    let entry = Entry { at_ms: c.now, request: Some(7), command: attach("a") };
+    let entry = Entry { at_ms: c.now, wall_ms: None, request: Some(7), command: attach("a") };
     let first = c.state.apply(&entry);
     let state = c.state.clone();
     assert_eq!(c.state.apply(&entry), first);
@@ -582,7 +582,7 @@ fn a_repeated_request_gets_its_first_answer_and_changes_nothing() {
 fn an_id_stands_for_one_command() {
     // found in review: whatever came under an id that was answered was told that it had been done
     let mut c = Cluster::new(3);
-    let asked = |command| Entry { at_ms: 1_000_000, request: Some(7), command };
+    let asked = |command| Entry { at_ms: 1_000_000, wall_ms: None, request: Some(7), command };
     let first = c.state.apply(&asked(create("two", 4096)));
     let Answer::Volume(two) = first else { panic!("{first:?}") };
     let state = c.state.clone();
@@ -595,10 +595,31 @@ fn an_id_stands_for_one_command() {
 }
 
 #[test]
+fn events_show_the_wall_clock_whatever_the_clock_of_what_is_due() {
+    let mut c = Cluster::new(3);
+    let heard = |is_up, wall_ms| Entry {
+        at_ms: c.now + 10,
+        wall_ms,
+        request: None,
+        command: Command::Heard { node: NodeId(3), is_up },
+    };
+    let (down, up) = (heard(false, Some(9_000_000)), heard(true, None));
+    c.state.apply(&down);
+    c.state.apply(&up);
+    let at = |n: usize| c.state.events[c.state.events.len() - n].at_ms;
+    assert_eq!((at(2), at(1), c.state.now_ms), (9_000_000, c.now + 10, c.now + 10));
+}
+
+#[test]
 fn a_state_survives_its_way_through_a_snapshot() {
     let mut c = Cluster::new(4);
     c.apply(attach("a"));
-    c.state.apply(&Entry { at_ms: c.now, request: Some(u128::MAX), command: create("two", 4096) });
+    c.state.apply(&Entry {
+        at_ms: c.now,
+        wall_ms: None,
+        request: Some(u128::MAX),
+        command: create("two", 4096),
+    });
     c.lose(4);
     let bytes = serde_json::to_vec(&c.state).unwrap();
     assert_eq!(serde_json::from_slice::<State>(&bytes).unwrap(), c.state);

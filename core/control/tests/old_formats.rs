@@ -5,7 +5,7 @@ use sarsen_types::*;
 use serde_json::{Value, json};
 
 fn apply(state: &mut State, command: Command) -> Answer {
-    state.apply(&Entry { at_ms: 1_000_000, request: None, command })
+    state.apply(&Entry { at_ms: 1_000_000, wall_ms: None, request: None, command })
 }
 
 /// One node, one drive, one volume of one copy.
@@ -45,10 +45,10 @@ fn without(state: &mut Value, map: &str, fields: &[&str]) {
 fn a_snapshot_of_the_first_version_is_read() {
     let mut state = cluster();
     let create = Command::CreateVolume { name: "two".into(), size: 4096, policy: "default".into() };
-    let asked = Entry { at_ms: 1_000_000, request: Some(7), command: create };
+    let asked = Entry { at_ms: 1_000_000, wall_ms: None, request: Some(7), command: create };
     let made = state.apply(&asked);
     let mut old = serde_json::to_value(&state).unwrap();
-    for field in ["forgotten", "back"] {
+    for field in ["forgotten", "back", "wall_ms"] {
         old.as_object_mut().unwrap().remove(field).unwrap();
     }
     without(&mut old, "groups", &["could_commit", "is_damaged"]);
@@ -58,6 +58,7 @@ fn a_snapshot_of_the_first_version_is_read() {
     let mut read: State = serde_json::from_value(old.clone()).unwrap();
     assert_eq!(read.apply(&asked), made, "nobody wrote down what was asked: the id will do");
     read.answered.clone_from(&state.answered);
+    read.wall_ms = state.wall_ms;
     assert_eq!(read, state);
     // in what epoch a group could commit last nobody wrote down: what its copies hold may have been answered until now
     for group in old["groups"].as_object_mut().unwrap().values_mut() {

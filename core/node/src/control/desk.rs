@@ -70,6 +70,11 @@ fn wall_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }
 
+/// A command on its way to the leader, who stamps it.
+fn unstamped(command: Command, request: Option<u128>) -> Entry {
+    Entry { at_ms: 0, wall_ms: None, request, command }
+}
+
 /// 128 bits nobody can foretell.
 pub fn random() -> u128 {
     let mut bytes = [0; 16];
@@ -115,7 +120,7 @@ impl Desk {
 
     /// As the leader: replicates a command, and answers when it was applied here.
     pub async fn write(&self, command: Command, request: Option<u128>) -> Result<Outcome, ErrorBody> {
-        let entry = Entry { at_ms: self.time_ms(), request, command };
+        let entry = Entry { at_ms: self.time_ms(), wall_ms: Some(wall_ms()), request, command };
         match tokio::time::timeout(TRY_MAX, self.raft.client_write(entry)).await {
             Ok(Ok(written)) => Ok(Outcome { answer: written.data, index: written.log_id.index }),
             Ok(Err(_)) | Err(_) => Err(no_leader()),
@@ -128,7 +133,7 @@ impl Desk {
             None => Err(no_leader()),
             Some(Ok(())) => self.write(command.clone(), request).await,
             Some(Err(address)) => {
-                let entry = Entry { at_ms: 0, request, command: command.clone() }; // the leader stamps it
+                let entry = unstamped(command.clone(), request);
                 self.post(&address, "/internal/command", &entry).await
             }
         }
@@ -152,7 +157,7 @@ impl Desk {
     /// is now. The leader sends to where it was, so it does not learn here who leads (found in review).
     pub async fn announce(&self, command: Command, told: &[String]) -> Answer {
         let request = Some(random());
-        let entry = Entry { at_ms: 0, request, command };
+        let entry = unstamped(command, request);
         loop {
             let mut asked = self.try_ask(&entry.command, request).await;
             for address in doors(&self.now(), self.me, told) {

@@ -313,7 +313,7 @@ async fn open_desk(
     let settings = Arc::new(raft::config().validate()?);
     let raft = Raft::new(u64::from(place.node.0), settings, network, log, machine).await?;
     let (heard, space, stopping) = Default::default();
-    let clock = std::sync::Mutex::new(Clock::new());
+    let clock = std::sync::Mutex::new(Clock::default());
     Ok(Arc::new(Desk {
         me: place.node,
         raft,
