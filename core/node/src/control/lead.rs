@@ -32,7 +32,6 @@ const NEVER: u64 = u64::MAX / 4;
 pub async fn run(desk: Arc<Desk>) {
     let mut states = desk.state.clone();
     let mut led: Option<Led> = None;
-    let mut change = None;
     loop {
         match tokio::time::timeout(LOOK, states.changed()).await {
             Ok(Ok(())) => tokio::time::sleep(GATHER).await,
@@ -41,17 +40,16 @@ pub async fn run(desk: Arc<Desk>) {
         }
         states.borrow_and_update();
         if !desk.leads() {
-            led = None;
+            // whoever leads now ends it, and raft may never answer us about it
+            if let Some(change) = led.take().and_then(|led| led.change) {
+                change.abort();
+            }
             continue;
         }
         let led = led.get_or_insert_with(|| Led::new(&desk));
-        led.act(&desk, &mut change).await;
+        led.act(&desk).await;
     }
 }
-
-/// The change of voters that was asked for last. It is two writes, and raft makes the second only while somebody waits for
-/// it: so it has a task of its own, and there is one at a time.
-type Change = Option<JoinHandle<()>>;
 
 /// One time of leading.
 struct Led {
@@ -59,6 +57,9 @@ struct Led {
     calm_since: Instant,
     balanced: Instant,
     spaced: Instant,
+    /// The change of voters that was asked for last. It is two writes, and raft makes the second only while somebody waits for
+    /// it: so it has a task of its own, and there is one at a time.
+    change: Option<JoinHandle<()>>,
 }
 
 impl Led {
@@ -67,10 +68,10 @@ impl Led {
         let now = Instant::now();
         // What another leader heard counts for nothing here.
         desk.heard.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        Led { since: now, calm_since: now, balanced: now, spaced: now }
+        Led { since: now, calm_since: now, balanced: now, spaced: now, change: None }
     }
 
-    async fn act(&mut self, desk: &Arc<Desk>, change: &mut Change) {
+    async fn act(&mut self, desk: &Arc<Desk>) {
         let state = desk.now();
         let heard = self.heard(desk, &state);
         for command in reconcile(&state, &heard, desk.time_ms()) {
@@ -96,7 +97,7 @@ impl Led {
         if state.now_ms > 0 && desk.time_ms() > state.now_ms + TICK_MS {
             let _ = desk.write(Command::Space(Vec::new()), None).await;
         }
-        choose_voters(desk, &state, change);
+        choose_voters(desk, &state, &mut self.change);
     }
 
     fn heard(&self, desk: &Desk, state: &State) -> BTreeMap<NodeId, u64> {
@@ -133,7 +134,7 @@ impl Led {
     }
 }
 
-fn choose_voters(desk: &Arc<Desk>, state: &State, change: &mut Change) {
+fn choose_voters(desk: &Arc<Desk>, state: &State, change: &mut Option<JoinHandle<()>>) {
     if change.as_ref().is_some_and(|c| !c.is_finished()) {
         return;
     }
