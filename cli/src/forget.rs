@@ -40,8 +40,8 @@ impl Forget {
                 "bring it back if you can; with --yes what only it has is lost, and `sarsen status` says what to accept",
             ));
         }
-        cluster.api().forget_drive(id, self.powered_off).await?;
-        self.wait(cluster).await?;
+        cluster.api().forget_drive(id, &sole, self.powered_off).await?;
+        self.wait(cluster, &sole).await?;
         let done = serde_json::json!({ "forgotten": id, "lost_groups": sole });
         output.show(&done, |_| match sole.is_empty() {
             true => format!("drive {id} is forgotten; nothing is lost"),
@@ -53,12 +53,22 @@ impl Forget {
     }
 
     /// Until no host can use it any more.
-    async fn wait(&self, cluster: &Cluster) -> Outcome {
+    async fn wait(&self, cluster: &Cluster, named: &[u32]) -> Outcome {
         let until = Instant::now() + Duration::from_secs(self.timeout);
         let spinner = ProgressBar::new_spinner();
         loop {
             let drives = cluster.drives().await?;
             let Some(drive) = drives.iter().find(|d| d.id == self.id) else { break };
+            let more: Vec<u32> = drive.sole_groups.iter().copied().filter(|g| !named.contains(g)).collect();
+            if !more.is_empty() {
+                let what = format!(
+                    "drive {} is given up, but stays: it has the only complete copy of groups {} by now",
+                    self.id,
+                    names(&more)
+                );
+                return Err(Failure::new(what)
+                    .hint("bring another copy back if you can; else say it again, with --yes"));
+            }
             let waits = drive.waits_for.join(", ");
             if Instant::now() >= until {
                 let what = format!("drive {} is given up, but may still be used by {waits}", self.id);

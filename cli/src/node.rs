@@ -39,7 +39,7 @@ struct Serve {
     /// The cluster's key, made by `sarsen key create`
     #[arg(long, required_unless_present = "dev")]
     key: Option<PathBuf>,
-    /// APIs of nodes that take it in; without, it begins a cluster
+    /// APIs of nodes that take it in; without, it begins a cluster. Later starts ask them too, should it or they have moved
     #[arg(long, value_name = "URL,...", value_delimiter = ',')]
     join: Vec<String>,
     /// A formatted drive to serve; may be repeated

@@ -4,7 +4,7 @@ use crate::failure::{Failure, Outcome};
 use crate::output::{Output, table};
 use crate::size::Size;
 use clap::{Args, Subcommand};
-use sarsen_types::AttachmentId;
+use sarsen_types::{AttachmentId, SessionId};
 
 /// Volumes
 #[derive(Debug, Args)]
@@ -73,7 +73,8 @@ impl Volume {
             Verb::Show { name } => output.show(&api.volume(&name).await?, one),
             Verb::Grow { name, size } => output.show(&api.grow_volume(&name, size.0).await?, one),
             Verb::Delete { name } => {
-                api.delete_volume(&name).await?;
+                let found = api.volume(&name).await?;
+                api.delete_volume(&name, Some(found.id)).await?;
                 output.show(&serde_json::json!({ "deleted": name }), |_| format!("deleted {name}"))
             }
         }
@@ -117,12 +118,13 @@ impl Attachment {
                 })
             }
             AttachmentVerb::Detach { id, force } => {
-                if !cluster.api().attachments().await?.iter().any(|a| a.id == id) {
+                let all = cluster.api().attachments().await?;
+                let Some(found) = all.iter().find(|a| a.id == id) else {
                     return Err(
                         Failure::new(format!("there is no attachment {id}")).hint("`sarsen attachment list`")
                     );
-                }
-                cluster.api().detach(AttachmentId(id), force).await?;
+                };
+                cluster.api().detach(AttachmentId(id), SessionId(found.session), force).await?;
                 output
                     .show(&serde_json::json!({ "detached": id }), |_| format!("attachment {id} is detached"))
             }

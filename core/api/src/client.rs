@@ -100,10 +100,11 @@ impl Client {
         let body = AcceptDamage { groups: groups.to_vec() };
         self.call(Method::POST, &path, Some(&body), Duration::ZERO).await
     }
-    /// Gives up a drive that is gone for good: it vanishes from `drives` once no host can use it any more (R28).
-    pub async fn forget_drive(&self, drive: u32, powered_off: bool) -> Result<(), ApiError> {
+    /// Gives up a drive that is gone for good, and with it these groups, of which it has the only complete copy: it vanishes from
+    /// `drives` once no host can use it any more (R28).
+    pub async fn forget_drive(&self, drive: u32, groups: &[u32], powered_off: bool) -> Result<(), ApiError> {
         let path = format!("/v1/drives/{drive}/forget");
-        let body = ForgetDrive { powered_off };
+        let body = ForgetDrive { groups: groups.to_vec(), powered_off };
         self.call::<_, Empty>(Method::POST, &path, Some(&body), Duration::ZERO).await.map(|_| ())
     }
     /// Groups.
@@ -152,9 +153,10 @@ impl Client {
         let path = format!("/v1/volumes/{}/grow", escape(name));
         self.call(Method::POST, &path, Some(&GrowVolume { size }), Duration::ZERO).await
     }
-    /// Deletes a volume with all its data.
-    pub async fn delete_volume(&self, name: &str) -> Result<(), ApiError> {
-        let path = format!("/v1/volumes/{}", escape(name));
+    /// Deletes a volume with all its data; with `id` only the one of that number, should another have the name by now.
+    pub async fn delete_volume(&self, name: &str, id: Option<u64>) -> Result<(), ApiError> {
+        let which = id.map_or_else(String::new, |id| format!("?id={id}"));
+        let path = format!("/v1/volumes/{}{which}", escape(name));
         self.call::<(), Empty>(Method::DELETE, &path, None, Duration::ZERO).await.map(|_| ())
     }
     /// Attachments of all volumes.
@@ -166,15 +168,21 @@ impl Client {
         let path = format!("/v1/volumes/{}/attachments", escape(volume));
         self.call(Method::POST, &path, Some(attach), Duration::ZERO).await
     }
-    /// Gives the right back, after everything was answered.
-    pub async fn release(&self, attachment: AttachmentId) -> Result<(), ApiError> {
-        let path = format!("/v1/attachments/{}", attachment.0);
+    /// Gives the right of a session back, after everything was answered; that of a newer session stays.
+    pub async fn release(&self, attachment: AttachmentId, session: SessionId) -> Result<(), ApiError> {
+        let path = format!("/v1/attachments/{}?session={}", attachment.0, session.0);
         self.call::<(), Empty>(Method::DELETE, &path, None, Duration::ZERO).await.map(|_| ())
     }
-    /// Takes the right away; with `force` it ends when all groups refuse its requests (R31), which is seen in `attachments`.
-    pub async fn detach(&self, attachment: AttachmentId, force: bool) -> Result<(), ApiError> {
+    /// Takes the right of a session away; with `force`, whatever session has it by now, it ends when all groups refuse its requests (R31), which is seen in `attachments`.
+    pub async fn detach(
+        &self,
+        attachment: AttachmentId,
+        session: SessionId,
+        force: bool,
+    ) -> Result<(), ApiError> {
         let path = format!("/v1/attachments/{}/detach", attachment.0);
-        self.call::<_, Empty>(Method::POST, &path, Some(&Detach { force }), Duration::ZERO).await.map(|_| ())
+        let body = Detach { session: Some(session.0), force };
+        self.call::<_, Empty>(Method::POST, &path, Some(&body), Duration::ZERO).await.map(|_| ())
     }
     /// What a client of the attachment must know, once it is newer than `after`; else, after 20 seconds, as it is. Who asks
     /// says by it that `session` goes by no map older than `after` any more, and has closed what it knew only from those (R28).

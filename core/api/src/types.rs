@@ -121,6 +121,9 @@ pub struct Drive {
 /// A drive is given up as lost.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ForgetDrive {
+    /// The groups that are lost with it, as they were told: see [`Drive::sole_groups`].
+    #[serde(default)]
+    pub groups: Vec<u32>,
     /// The operator's word that nobody can reach it any more: no host is waited for.
     #[serde(default)]
     pub powered_off: bool,
@@ -272,6 +275,9 @@ pub struct Attached {
 /// Ends an attachment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Detach {
+    /// The session that is ended, as it was listed: a newer one goes on. Not asked for with `force`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<u64>,
     /// Without its owner: ends when every group refuses its requests (R31).
     #[serde(default)]
     pub force: bool,

@@ -1,5 +1,5 @@
 //! One command after the other.
-use crate::command::{Answer, Command, Entry, Rot};
+use crate::command::{Answer, Command, Entry, Refusal, RefusalKind, Rot};
 use crate::state::{Answered, NODE_REQUEST_MS, Node, Policy, REQUEST_MS, REQUESTS_MAX, State};
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -12,20 +12,34 @@ use sarsen_types::{ClusterId, DriveId, NodeId, Revision, SliceId};
 /// The name of the policy that every cluster has.
 pub const POLICY: &str = "default";
 
+/// What a command is answered whose id was answered before. Another one under the same id would be told that it was done, and was
+/// not (found in review).
+fn again(known: &Answered, command: &Command) -> Answer {
+    if known.digest.is_none_or(|digest| digest == command.digest()) {
+        return known.answer.clone();
+    }
+    let what = String::from("the id of this call was used for another call");
+    let why = Refusal::new(RefusalKind::Invalid, what);
+    Answer::Refused(why.hint("give each call an id of its own, the same only when it is repeated"))
+}
+
 impl State {
-    /// Carries out a command. A request id that was answered gets the same answer and changes nothing (R30).
+    /// Carries out a command. A request id that was answered gets the same answer and changes nothing (R30); it stands for that
+    /// command, and for no other.
     pub fn apply(&mut self, entry: &Entry) -> Answer {
-        self.now_ms = self.now_ms.max(entry.at_ms);
         if let Some(answered) = entry.request.and_then(|id| self.answered.get(&id)) {
-            return answered.answer.clone();
+            return again(answered, &entry.command);
         }
+        // Only with what changes something: a revision names one state, and that is published by it (found in review).
+        self.now_ms = self.now_ms.max(entry.at_ms);
+        self.wall_ms = entry.wall_ms.unwrap_or(self.now_ms);
         // Changes see the revision that they make.
         self.revision = Revision(self.revision.0 + 1);
         let answer = self.carry_out(&entry.command);
         self.end_forgetting();
         if let Some(id) = entry.request {
             let lasts = if entry.command.is_of_nodes() { NODE_REQUEST_MS } else { REQUEST_MS };
-            self.remember(id, lasts, &answer);
+            self.remember(id, lasts, &answer, entry.command.digest());
         }
         debug_assert!(self.is_consistent(), "after {entry:?}");
         answer
@@ -50,15 +64,17 @@ impl State {
             Command::Unplace(all) => all.iter().for_each(|m| _ = self.unplace(m)),
             Command::CreateVolume { name, size, policy } => return self.create_volume(name, *size, policy),
             Command::GrowVolume { volume, size } => return self.grow_volume(*volume, *size),
-            Command::DeleteVolume { volume } => return self.delete_volume(*volume),
+            Command::DeleteVolume { volume, .. } => return self.delete_volume(*volume),
             Command::Attach { volume, owner, exclusive, read_only } => {
                 return self.attach(*volume, owner, *exclusive, *read_only);
             }
-            Command::Release { attachment } => return self.release(*attachment),
+            Command::Release { attachment, session } => return self.release(*attachment, *session),
             Command::DetachForced { attachment } => return self.detach_forced(*attachment),
             Command::Rotten { slice, rot } => self.rotten(*slice, rot),
-            Command::AcceptDamage { drive, groups } => return self.accept_damage(*drive, groups),
-            Command::Forget { drive, is_powered_off } => return self.forget(*drive, *is_powered_off),
+            Command::AcceptDamage { drive, groups } => return self.accept_damage(*drive, groups.as_deref()),
+            Command::Forget { drive, groups, is_powered_off } => {
+                return self.forget(*drive, groups.as_deref(), *is_powered_off);
+            }
             Command::Passed { attachment, session, revision } => {
                 self.passed(*attachment, *session, *revision)
             }
@@ -139,13 +155,14 @@ impl State {
         }
     }
 
-    fn remember(&mut self, id: u128, lasts: u64, answer: &Answer) {
+    fn remember(&mut self, id: u128, lasts: u64, answer: &Answer, digest: u64) {
         let now = self.now_ms;
         self.answered.retain(|_, a| now < a.until_ms);
         if self.answered.len() >= REQUESTS_MAX {
             let oldest = self.answered.iter().min_by_key(|(_, a)| a.until_ms).map(|(id, _)| *id);
             oldest.and_then(|id| self.answered.remove(&id));
         }
-        self.answered.insert(id, Answered { until_ms: now + lasts, answer: answer.clone() });
+        let (answer, digest) = (answer.clone(), Some(digest));
+        self.answered.insert(id, Answered { until_ms: now + lasts, answer, digest });
     }
 }

@@ -50,12 +50,18 @@ impl State {
         Answer::Attached { attachment, generation, session }
     }
 
-    pub(crate) fn release(&mut self, id: AttachmentId) -> Answer {
-        match self.attachments.get(&id) {
-            // It ends when it is fenced.
-            Some(a) if a.fencing.is_some() => {}
-            Some(_) => self.end_attachment(id),
-            None => {}
+    /// Ends the right of one life. A new life of the same owner has the same attachment, so what the old one says late, or an
+    /// operator who looked before, does not end it (found in review).
+    pub(crate) fn release(&mut self, id: AttachmentId, session: Option<SessionId>) -> Answer {
+        let Some(a) = self.attachments.get(&id) else { return Answer::Done };
+        if session.is_some_and(|of| of != a.session) {
+            let what = format!("attachment {id} is in use by {} in a newer session, {}", a.owner, a.session);
+            let why = Refusal::new(RefusalKind::Attached, what);
+            return Answer::Refused(why.hint("`sarsen attachment list` shows who uses it now"));
+        }
+        // One that is being taken away ends when it is fenced.
+        if a.fencing.is_none() {
+            self.end_attachment(id);
         }
         Answer::Done
     }

@@ -12,8 +12,11 @@ use serde::{Deserialize, Serialize};
 /// A command as it is replicated.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Entry {
-    /// The leader's clock, milliseconds since 1970.
+    /// The leader's clock, milliseconds since 1970: what is due is judged by it, so it never jumps.
     pub at_ms: u64,
+    /// Its wall clock, for the eyes of operators; logs of older versions have one clock for both.
+    #[serde(default)]
+    pub wall_ms: Option<u64>,
     /// The caller's id of it: the same again gets the same answer (R30).
     pub request: Option<u128>,
     /// What.
@@ -117,6 +120,9 @@ pub enum Command {
     DeleteVolume {
         /// Which.
         volume: VolumeId,
+        /// As the caller named it, by which the call is known again; logs of older versions do not say.
+        #[serde(default)]
+        name: Option<String>,
     },
     /// The right to use a volume (R44).
     Attach {
@@ -133,6 +139,9 @@ pub enum Command {
     Release {
         /// Which.
         attachment: AttachmentId,
+        /// In which life: another may have begun since. Logs of older versions name none, and mean any.
+        #[serde(default)]
+        session: Option<SessionId>,
     },
     /// Takes it away: over when every group refuses the old generation (R31).
     DetachForced {
@@ -150,13 +159,19 @@ pub enum Command {
     AcceptDamage {
         /// Which.
         drive: DriveId,
-        /// The groups as the operator was told: what was damaged since is not accepted with them.
-        groups: Vec<GroupId>,
+        /// The groups as the operator was told: what was damaged since is not accepted with them. Logs of older versions name none,
+        /// and mean all.
+        #[serde(default)]
+        groups: Option<Vec<GroupId>>,
     },
     /// An operator gives up a drive that is gone for good (R28).
     Forget {
         /// Which.
         drive: DriveId,
+        /// The groups of which it has the only complete copy, as the operator was told: others are not lost with them. Logs of older
+        /// versions name none, and mean all.
+        #[serde(default)]
+        groups: Option<Vec<GroupId>>,
         /// The operator's word that nobody can reach it any more: no host is waited for.
         is_powered_off: bool,
     },

@@ -17,20 +17,36 @@ enum Heir {
 }
 
 impl State {
-    /// By drive, the groups of which it has the only complete copy: what forgetting it loses.
+    /// By drive, the groups of which it has the only complete copy: what forgetting it loses. One on a drive that is given up is none.
     pub fn sole(&self) -> BTreeMap<DriveId, Vec<GroupId>> {
         let mut found: BTreeMap<DriveId, Vec<GroupId>> = BTreeMap::new();
-        let is_sole =
-            |g: &&GroupState| g.in_sync == [g.primary] && g.complete.iter().all(|c| *c == g.primary);
+        let is_alone = |g: &GroupState| g.complete.iter().all(|c| *c == g.primary || self.is_given_up(*c));
+        let is_sole = |g: &&GroupState| g.in_sync == [g.primary] && is_alone(g);
         for g in self.groups.values().filter(is_sole) {
             found.entry(g.primary.drive).or_default().push(g.group);
         }
         found
     }
 
+    /// The groups of which a drive that is given up has the only complete copy by now, and which nobody gave up with it: it stays
+    /// until somebody does.
+    pub fn unnamed(&self, id: DriveId) -> Vec<GroupId> {
+        let forgetting = self.drives.get(&id).and_then(|d| d.forgetting.as_ref());
+        forgetting.map_or_else(Vec::new, |f| self.sole_beside(id, f.named.as_ref()))
+    }
+
+    /// What forgetting a drive loses beside these groups; nothing, where all are meant.
+    fn sole_beside(&self, id: DriveId, named: Option<&BTreeSet<GroupId>>) -> Vec<GroupId> {
+        let Some(named) = named else { return Vec::new() };
+        let mut sole = self.sole().remove(&id).unwrap_or_default();
+        sole.retain(|g| !named.contains(g));
+        sole
+    }
+
     /// Begins to forget a drive. Nothing of it is ever taken again; its groups go on without it when the hosts that may
-    /// use it said that they do not, or are taken away by force, or the operator says that it is `powered_off`.
-    pub(crate) fn forget(&mut self, id: DriveId, is_powered_off: bool) -> Answer {
+    /// use it said that they do not, or are taken away by force, or the operator says that it is `powered_off`. What only it has
+    /// is lost where the operator named it, and nothing else (found in review).
+    pub(crate) fn forget(&mut self, id: DriveId, groups: Option<&[GroupId]>, is_powered_off: bool) -> Answer {
         let Some(drive) = self.drives.get(&id) else {
             if self.forgotten.values().any(|known| *known == id) {
                 return Answer::Done; // a call that is repeated
@@ -54,6 +70,19 @@ impl State {
                 Refusal::new(RefusalKind::Unable, what).hint("add a drive, or start a node that has one"),
             );
         }
+        let before = drive.forgetting.as_ref().and_then(|f| f.named.as_ref()).into_iter().flatten();
+        let named: Option<BTreeSet<GroupId>> = groups.map(|g| g.iter().chain(before).copied().collect());
+        let sole = self.sole_beside(id, named.as_ref());
+        if let Some(group) = sole.first() {
+            let what = format!(
+                "drive {id} has the only complete copy of group {group} and {} more that were not named",
+                sole.len() - 1
+            );
+            let why = Refusal::new(RefusalKind::Unable, what);
+            return Answer::Refused(
+                why.hint("`sarsen drive list --json` names them; with --yes they are lost"),
+            );
+        }
         let mut hosts = BTreeSet::new();
         if !is_powered_off {
             let is_of = |table: &[GroupId]| copies.iter().any(|(g, _)| table.binary_search(g).is_ok());
@@ -66,10 +95,10 @@ impl State {
         let (identity, revision, path) = (drive.identity, self.revision, drive.path.clone());
         let drive = self.drives.get_mut(&id).expect("it was found");
         drive.is_up = false; // though its node may be heard again
-        match &mut drive.forgetting {
-            Some(known) if is_powered_off => known.hosts.clear(),
-            Some(_) => {}
-            None => drive.forgetting = Some(Forgetting { since: revision, hosts }),
+        let known = drive.forgetting.get_or_insert(Forgetting { since: revision, hosts, named: None });
+        known.named = named;
+        if is_powered_off {
+            known.hosts.clear();
         }
         if self.forgotten.insert(identity, id).is_none() {
             self.tell(format!("drive {id} ({path}) is given up as lost"));
@@ -118,6 +147,9 @@ impl State {
             let copies = self.copies_on(&[id]);
             if copies.iter().any(|(g, s)| self.is_left_alone(*g, *s)) {
                 continue; // until there is a drive that can take its place
+            }
+            if !self.unnamed(id).is_empty() {
+                continue; // until the operator knows that what has become its alone meanwhile is lost too
             }
             copies.iter().for_each(|(group, slice)| self.go_on_without(*group, *slice));
             self.retired.retain(|r| r.slice.drive != id);

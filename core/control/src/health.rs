@@ -1,8 +1,9 @@
 //! Whether the cluster is healthy, and why not, in words.
-use crate::state::State;
+use crate::state::{Forgetting, State};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use sarsen_types::DriveId;
 
 /// How the cluster is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -13,6 +14,21 @@ pub enum Health {
     Degraded,
     /// Some cannot.
     Unavailable,
+}
+
+/// What a drive that is given up stays for.
+fn what_for(state: &State, id: DriveId, forgetting: &Forgetting) -> String {
+    let unnamed = state.unnamed(id).len();
+    let owners: Vec<&str> = state.owners(&forgetting.hosts).collect();
+    if unnamed > 0 {
+        return format!(
+            ", but it has the only complete copy of {unnamed} more groups by now: `sarsen drive forget {id} --lost` names them"
+        );
+    }
+    if owners.is_empty() {
+        return String::from(", and stays until a drive is up that can take its place");
+    }
+    format!(" once these hosts use it no more: {}; one that is gone is detached by force", owners.join(", "))
 }
 
 /// How the cluster is, and what is wrong, worst first.
@@ -49,11 +65,7 @@ pub fn health(state: &State) -> (Health, Vec<String>) {
         let is_lone = state.nodes.get(&drive.node).is_some_and(|n| n.is_up) && !drive.is_up;
         let place = format!("drive {id} ({} on node {})", drive.path, drive.node);
         if let Some(forgetting) = &drive.forgetting {
-            let owners: Vec<&str> = state.owners(&forgetting.hosts).collect();
-            reasons.push(format!(
-                "{place} is given up once these hosts use it no more: {}; one that is gone is detached by force",
-                owners.join(", ")
-            ));
+            reasons.push(format!("{place} is given up{}", what_for(state, *id, forgetting)));
             continue;
         }
         match &drive.failure {

@@ -16,6 +16,7 @@ mod apply;
 mod attach;
 mod change;
 pub mod command;
+mod digest;
 mod forget;
 pub mod health;
 pub mod reconcile;

@@ -67,7 +67,7 @@ impl State {
         drive.is_up = true;
         self.drives.insert(id, drive);
         for out in self.out.values_mut().flatten().filter(|o| o.slice.drive == id) {
-            out.joins = 0;
+            (out.joins, out.joined_ms) = (0, 0);
         }
         self.back.values_mut().for_each(|all| all.retain(|b| b.slice.drive != id));
         self.back.retain(|_, all| !all.is_empty());
@@ -156,7 +156,7 @@ impl State {
     }
 
     /// The operator takes what the drive holds of these groups: it leads again, and what it lacks is lost (R28).
-    pub(crate) fn accept_damage(&mut self, drive: DriveId, named: &[GroupId]) -> Answer {
+    pub(crate) fn accept_damage(&mut self, drive: DriveId, named: Option<&[GroupId]>) -> Answer {
         if !self.drives.contains_key(&drive) {
             let what = format!("there is no drive {drive}");
             return Answer::Refused(
@@ -168,16 +168,16 @@ impl State {
         if damaged.is_empty() {
             return unable(format!("drive {drive} holds no group's only copy in sync with damage to accept"));
         }
-        if named.is_empty() {
+        let groups = named.map_or_else(|| damaged.clone(), <[GroupId]>::to_vec);
+        if groups.is_empty() {
             return unable(format!(
                 "no group of drive {drive} is named: it holds damage to accept of {}",
                 damaged.len()
             ));
         }
-        if let Some(other) = named.iter().find(|g| !damaged.contains(g)) {
+        if let Some(other) = groups.iter().find(|g| !damaged.contains(g)) {
             return unable(format!("of group {other} drive {drive} holds no copy with damage to accept"));
         }
-        let groups = named.to_vec();
         for group in &groups {
             let mut assignment = self.last.assignment;
             self.change(*group, |s, epoch| {

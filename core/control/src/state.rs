@@ -38,6 +38,9 @@ pub struct State {
     pub map_revision: Revision,
     /// The latest time a command carried, milliseconds since 1970; never goes back.
     pub now_ms: u64,
+    /// The wall clock of the leader that the last command came through: what events show.
+    #[serde(default)]
+    pub wall_ms: u64,
     /// Small tables (R38).
     pub is_dev: bool,
     /// Nodes.
@@ -91,6 +94,7 @@ pub struct Node {
     /// Since when it is as it is, milliseconds since 1970.
     pub since_ms: u64,
     /// It said that it is about to stop, and was not started since.
+    #[serde(default)]
     pub is_stopping: bool,
 }
 
@@ -136,6 +140,9 @@ pub struct Forgetting {
     pub since: Revision,
     /// Attachments whose hosts may use an older one.
     pub hosts: BTreeSet<AttachmentId>,
+    /// Groups that the operator gives up with it, should nobody else have all of them; all of them, where an older version did not ask.
+    #[serde(default)]
+    pub named: Option<BTreeSet<GroupId>>,
 }
 
 /// How volumes are stored. All drives are one pool, `default`.
@@ -254,6 +261,9 @@ pub struct Answered {
     pub until_ms: u64,
     /// What.
     pub answer: Answer,
+    /// By what the command is known again; an older version did not ask.
+    #[serde(default)]
+    pub digest: Option<u64>,
 }
 
 /// The last id given of each kind: ids are never reused (R42).
@@ -329,7 +339,7 @@ impl State {
         if self.events.len() == EVENTS_MAX {
             self.events.pop_front();
         }
-        self.events.push_back(Event { number: self.last.event, at_ms: self.now_ms, text });
+        self.events.push_back(Event { number: self.last.event, at_ms: self.wall_ms, text });
     }
     /// The next number of the row of wide ids.
     pub(crate) fn next_wide(&mut self) -> u64 {

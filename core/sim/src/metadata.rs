@@ -39,7 +39,7 @@ impl Metadata {
 impl Cluster {
     /// Asks the metadata for something, as an operator or a node does.
     pub fn command(&mut self, command: Command) -> Answer {
-        self.meta.state.apply(&Entry { at_ms: self.now.0 / 1_000_000, request: None, command })
+        self.meta.state.apply(&Entry { at_ms: self.now.0 / 1_000_000, wall_ms: None, request: None, command })
     }
 
     pub(crate) fn view(&self, slice: SliceId) -> Arc<View> {

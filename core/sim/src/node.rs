@@ -314,7 +314,8 @@ impl Cluster {
         if let Some(drive) = self.nodes[node].lost.take()
             && self.rng.random_bool(0.5)
         {
-            self.command(Command::Forget { drive, is_powered_off: true });
+            let groups = Some(self.meta.state.sole().remove(&drive).unwrap_or_default());
+            self.command(Command::Forget { drive, groups, is_powered_off: true });
             assert!(!self.meta.state.drives.contains_key(&drive), "nobody uses {drive} any more");
             self.count("drives given up as lost");
         }

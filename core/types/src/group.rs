@@ -1,6 +1,7 @@
 //! The state of a group as metadata record it. Every change is a compare-and-set that raises the epoch.
 use crate::ids::{GroupId, SliceId};
 use crate::version::Epoch;
+use alloc::string::String;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +25,7 @@ pub struct Member {
 
 /// A group in one epoch.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(from = "Written")]
 pub struct GroupState {
     /// The group.
     pub group: GroupId,
@@ -48,6 +50,46 @@ pub struct GroupState {
     pub min_copies: u8,
     /// The only in-sync copy may lack what it acknowledged: it does not lead before an operator accepts that (R28).
     pub is_damaged: bool,
+}
+
+/// A group as logs and snapshots hold it, those of older versions too (found in review: they could not be read).
+#[derive(Deserialize)]
+struct Written {
+    group: GroupId,
+    epoch: Epoch,
+    primary: SliceId,
+    primary_since: Epoch,
+    in_sync: Vec<SliceId>,
+    joining: Vec<Joining>,
+    complete: Vec<SliceId>,
+    #[serde(default)]
+    could_commit: Option<Epoch>,
+    members: Vec<Member>,
+    min_copies: u8,
+    #[serde(default)]
+    is_damaged: bool,
+    /// Written in place of `is_damaged` for a while.
+    #[serde(default)]
+    damage: Option<String>,
+}
+
+impl From<Written> for GroupState {
+    fn from(w: Written) -> GroupState {
+        GroupState {
+            group: w.group,
+            epoch: w.epoch,
+            primary: w.primary,
+            primary_since: w.primary_since,
+            in_sync: w.in_sync,
+            joining: w.joining,
+            complete: w.complete,
+            // nobody knows: what was ordered until now may have been answered
+            could_commit: w.could_commit.unwrap_or(w.epoch),
+            members: w.members,
+            min_copies: w.min_copies,
+            is_damaged: w.is_damaged || w.damage.as_deref() == Some("Waits"),
+        }
+    }
 }
 
 impl GroupState {

@@ -126,7 +126,7 @@ pub async fn export_nbd(config: ExportConfig, ready: impl FnOnce(u64, &Listen)) 
     let map = match api.volume_map(id, session, Revision(0)).await {
         Ok(map) => Arc::new(map),
         Err(why) => {
-            let _ = tokio::time::timeout(END_MAX, api.release(id)).await;
+            let _ = tokio::time::timeout(END_MAX, api.release(id, session)).await;
             return Err(config.leave(bound, why));
         }
     };
@@ -155,7 +155,7 @@ pub async fn export_nbd(config: ExportConfig, ready: impl FnOnce(u64, &Listen)) 
                     "requests that nobody answered are left: the attachment stays, and a new export of it goes on"
                 );
             } else {
-                let _ = tokio::time::timeout(END_MAX, api.release(id)).await;
+                let _ = tokio::time::timeout(END_MAX, api.release(id, session)).await;
             }
             Ok(())
         }

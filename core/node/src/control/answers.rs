@@ -1,6 +1,7 @@
 //! What the API shows: the state in the API's words.
-use super::api::{Failure, Hand, write};
+use super::api::{Failure, Hand, odd, write};
 use super::desk::Desk;
+use super::volumes::{Done, fresh};
 use axum::Json;
 use axum::extract::{Path, Query, State as Shared};
 use axum::http::{HeaderMap, StatusCode};
@@ -69,8 +70,8 @@ pub async fn status(Shared(desk): Hand) -> Json<api::Status> {
 }
 
 /// `GET /v1/nodes`
-pub async fn nodes(Shared(desk): Hand) -> Json<Vec<api::Node>> {
-    let state = desk.now();
+pub async fn nodes(Shared(desk): Hand) -> Done<Vec<api::Node>> {
+    let state = fresh(&desk).await?;
     let metrics = desk.raft.metrics().borrow().clone();
     let voters: Vec<u64> = metrics.membership_config.membership().voter_ids().collect();
     let node = |(id, n): (&sarsen_types::NodeId, &sarsen_control::state::Node)| api::Node {
@@ -82,12 +83,12 @@ pub async fn nodes(Shared(desk): Hand) -> Json<Vec<api::Node>> {
         is_leader: metrics.current_leader == Some(u64::from(id.0)),
         drives: state.drives.iter().filter(|(_, d)| d.node == *id).map(|(d, _)| d.0).collect(),
     };
-    Json(state.nodes.iter().map(node).collect())
+    Ok(Json(state.nodes.iter().map(node).collect()))
 }
 
 /// `GET /v1/drives`
-pub async fn drives(Shared(desk): Hand) -> Json<Vec<api::Drive>> {
-    let state = desk.now();
+pub async fn drives(Shared(desk): Hand) -> Done<Vec<api::Drive>> {
+    let state = fresh(&desk).await?;
     let (damaged, sole) = (state.damaged(), state.sole());
     let drive = |(id, d): (&sarsen_types::DriveId, &sarsen_control::state::Drive)| api::Drive {
         id: id.0,
@@ -107,7 +108,7 @@ pub async fn drives(Shared(desk): Hand) -> Json<Vec<api::Drive>> {
         waits_for: d.forgetting.iter().flat_map(|f| state.owners(&f.hosts)).map(str::to_owned).collect(),
         failure: d.failure.clone(),
     };
-    Json(state.drives.iter().map(drive).collect())
+    Ok(Json(state.drives.iter().map(drive).collect()))
 }
 
 /// `POST /v1/drives/{id}/accept-damage`
@@ -117,11 +118,11 @@ pub async fn accept_damage(
     headers: HeaderMap,
     Json(asked): Json<api::AcceptDamage>,
 ) -> Result<Json<api::Accepted>, Failure> {
-    let groups = asked.groups.into_iter().map(GroupId).collect();
+    let groups = Some(asked.groups.into_iter().map(GroupId).collect());
     let command = Command::AcceptDamage { drive: DriveId(id), groups };
     match write(&desk, &headers, command).await? {
         Answer::Groups(groups) => Ok(Json(api::Accepted { groups: groups.iter().map(|g| g.0).collect() })),
-        other => unreachable!("accepted damage answers {other:?}"),
+        other => Err(odd(&other)),
     }
 }
 
@@ -132,14 +133,15 @@ pub async fn forget_drive(
     headers: HeaderMap,
     Json(asked): Json<api::ForgetDrive>,
 ) -> Result<StatusCode, Failure> {
-    let command = Command::Forget { drive: DriveId(id), is_powered_off: asked.powered_off };
+    let groups = Some(asked.groups.into_iter().map(GroupId).collect());
+    let command = Command::Forget { drive: DriveId(id), groups, is_powered_off: asked.powered_off };
     write(&desk, &headers, command).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// `GET /v1/groups`
-pub async fn groups(Shared(desk): Hand) -> Json<Vec<api::Group>> {
-    let state = desk.now();
+pub async fn groups(Shared(desk): Hand) -> Done<Vec<api::Group>> {
+    let state = fresh(&desk).await?;
     let group = |g: &sarsen_types::GroupState| api::Group {
         id: g.group.0,
         policy: state.policy_of(g.group).map_or_else(String::new, |(name, _)| name.to_owned()),
@@ -150,7 +152,7 @@ pub async fn groups(Shared(desk): Hand) -> Json<Vec<api::Group>> {
         members: texts(g.members.iter().map(|m| &m.slice)),
         min_copies: g.min_copies,
     };
-    Json(state.groups.values().map(group).collect())
+    Ok(Json(state.groups.values().map(group).collect()))
 }
 
 /// `GET /v1/pools`
@@ -185,8 +187,8 @@ fn events_after(state: &State, after: u64) -> Vec<api::Event> {
 }
 
 /// `GET /v1/events?after=`
-pub async fn events(Shared(desk): Hand, Query(query): Query<After>) -> Json<Vec<api::Event>> {
-    Json(events_after(&desk.now(), query.after))
+pub async fn events(Shared(desk): Hand, Query(query): Query<After>) -> Done<Vec<api::Event>> {
+    Ok(Json(events_after(&*fresh(&desk).await?, query.after)))
 }
 
 /// `GET /v1/watch?after=`: as events, held until there is one, or for [`api::MAP_WAIT_SECONDS`]. Any node answers, from its own

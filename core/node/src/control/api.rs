@@ -1,5 +1,5 @@
 //! The REST API: any node answers; what needs the leader is handed on to it.
-use super::desk::{Alive, Desk, Outcome};
+use super::desk::{Alive, Desk, FORWARDED, Outcome, no_leader};
 use super::{answers, volumes};
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Request, State as Shared};
@@ -14,14 +14,18 @@ use sarsen_control::{Answer, Command, Entry, Refusal, RefusalKind};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Says that a request was handed on: the next node answers, or refuses.
-const FORWARDED: &str = "sarsen-forwarded";
 /// Bytes of a request of a client.
 const BODY_MAX: usize = 1 << 20;
 /// Bytes of a message between nodes: a part of a snapshot is the longest.
 const NODE_BODY_MAX: usize = 64 << 20;
 /// How long the leader may take for a request that was handed on.
 const FORWARD_MAX: Duration = Duration::from_secs(30);
+
+/// Digits of an id of a request, at most.
+const ID_DIGITS: usize = 32;
+/// What an id of a request is.
+const ID_HINT: &str =
+    "1 to 32 hexadecimal digits, the same when the call is repeated, and others for every other call";
 
 /// The desk as handlers get it.
 pub type Hand = Shared<Arc<Desk>>;
@@ -131,7 +135,7 @@ async fn to_leader(Shared(desk): Hand, request: Request, next: Next) -> Response
         Some(Err(address)) if !request.headers().contains_key(FORWARDED) => address,
         // how the cluster is can be said without a leader, and that is then the worst of it
         _ if is_status(&request) && !answers::comes_a_leader(&desk).await => return next.run(request).await,
-        _ => return Failure::from(super::desk::no_leader()).into_response(),
+        _ => return Failure::from(no_leader()).into_response(),
     };
     let is_status = is_status(&request);
     let (parts, body) = request.into_parts();
@@ -159,13 +163,13 @@ async fn to_leader(Shared(desk): Hand, request: Request, next: Next) -> Response
                     }
                     response
                 }
-                Err(_) => Failure::from(super::desk::no_leader()).into_response(),
+                Err(_) => Failure::from(no_leader()).into_response(),
             }
         }
         Err(_) if is_status && !answers::comes_a_leader(&desk).await => {
             answers::status(Shared(desk)).await.into_response()
         }
-        Err(_) => Failure::from(super::desk::no_leader()).into_response(),
+        Err(_) => Failure::from(no_leader()).into_response(),
     }
 }
 
@@ -173,19 +177,33 @@ fn is_status(request: &Request) -> bool {
     request.uri().path() == "/v1/status"
 }
 
-/// The caller's id of its request (R30).
-pub fn request_id(headers: &HeaderMap) -> Option<u128> {
-    headers.get(REQUEST_HEADER).and_then(|v| v.to_str().ok()).and_then(|v| u128::from_str_radix(v, 16).ok())
+/// A request that makes no sense, and what would.
+pub fn invalid(what: impl Into<String>, hint: &str) -> Failure {
+    Failure(StatusCode::BAD_REQUEST, ErrorBody::new("invalid", what).hint(hint))
+}
+
+/// The answer of another call, remembered under the id of this one since before ids stood for their calls.
+pub fn odd(answer: &Answer) -> Failure {
+    invalid(format!("the id of this call was used for another call, which was answered {answer:?}"), ID_HINT)
+}
+
+/// The caller's id of its request (R30), if it gives one.
+pub fn request_id(headers: &HeaderMap) -> Result<Option<u128>, Failure> {
+    let Some(given) = headers.get(REQUEST_HEADER) else { return Ok(None) };
+    let is_id = |v: &&str| (1..=ID_DIGITS).contains(&v.len()) && v.bytes().all(|b| b.is_ascii_hexdigit());
+    let digits = given.to_str().ok().filter(is_id);
+    // taken for none, what is repeated would be done twice (found in review)
+    let id = digits.and_then(|v| u128::from_str_radix(v, 16).ok());
+    id.map(Some).ok_or_else(|| invalid(format!("the header {REQUEST_HEADER} holds no id"), ID_HINT))
 }
 
 /// Has the metadata changed, once for a request's id (R30); what is refused is a failure.
 pub async fn write(desk: &Desk, headers: &HeaderMap, command: Command) -> Result<Answer, Failure> {
-    let request = request_id(headers);
+    let request = request_id(headers)?;
     if request.is_none() && command.is_destructive() {
         let what =
             format!("a call that takes something away has an id of its own: the header {REQUEST_HEADER}");
-        let hint = "1 to 32 hexadecimal digits, the same when it is repeated and no others";
-        return Err(Failure(StatusCode::BAD_REQUEST, ErrorBody::new("invalid", what).hint(hint)));
+        return Err(invalid(what, ID_HINT));
     }
     match desk.write(command, request).await?.answer {
         Answer::Refused(why) => Err(why.into()),
@@ -209,9 +227,15 @@ async fn vote(Shared(desk): Hand, bytes: Bytes) -> Result<Response, Failure> {
 async fn snapshot(Shared(desk): Hand, bytes: Bytes) -> Result<Response, Failure> {
     Ok(Json(desk.raft.install_snapshot(read(&bytes)?).await).into_response())
 }
-async fn command(Shared(desk): Hand, bytes: Bytes) -> Result<Json<Outcome>, Failure> {
+async fn command(Shared(desk): Hand, headers: HeaderMap, bytes: Bytes) -> Result<Json<Outcome>, Failure> {
     let entry: Entry = read(&bytes)?;
-    Ok(Json(desk.write(entry.command, entry.request).await?))
+    match desk.leader() {
+        Some(Ok(())) => Ok(Json(desk.write(entry.command, entry.request).await?)),
+        Some(Err(address)) if !headers.contains_key(FORWARDED) => {
+            Ok(Json(desk.hand_on(&address, "/internal/command", &entry).await?))
+        }
+        _ => Err(no_leader().into()),
+    }
 }
 async fn alive(Shared(desk): Hand, bytes: Bytes) -> Result<Json<()>, Failure> {
     desk.hear(&read::<Alive>(&bytes)?);

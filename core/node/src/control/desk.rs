@@ -1,4 +1,5 @@
 //! What all tasks of the control thread share: who we are, the metadata as known here, and the way to the leader.
+use super::clock::Clock;
 use super::raft::Raft;
 use rand::TryRngCore;
 use rand::rngs::OsRng;
@@ -13,6 +14,8 @@ use tokio::sync::watch;
 
 /// How long one try at the leader may take.
 const TRY_MAX: Duration = Duration::from_secs(3);
+/// The header of a request that was handed on: who gets it answers, or refuses.
+pub const FORWARDED: &str = "sarsen-forwarded";
 /// Between tries at a leader that is not there yet.
 const TRY_AGAIN: Duration = Duration::from_millis(50);
 
@@ -32,6 +35,8 @@ pub struct Desk {
     pub node_token: Option<String>,
     /// Administrators and hosts show this; none in `sarsen dev`.
     pub admin_token: Option<String>,
+    /// On the leader: the cluster's time.
+    pub clock: Mutex<Clock>,
     /// On the leader: when each node was heard last.
     pub heard: Mutex<BTreeMap<NodeId, Instant>>,
     /// On the leader: how full drives are.
@@ -60,9 +65,14 @@ pub struct Alive {
     pub space: Vec<(sarsen_types::DriveId, u64, u64)>,
 }
 
-/// Milliseconds since 1970.
-pub fn now_ms() -> u64 {
+/// Milliseconds since 1970, by this machine's wall clock.
+fn wall_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+}
+
+/// A command on its way to the leader, who stamps it.
+fn unstamped(command: Command, request: Option<u128>) -> Entry {
+    Entry { at_ms: 0, wall_ms: None, request, command }
 }
 
 /// 128 bits nobody can foretell.
@@ -100,9 +110,17 @@ impl Desk {
         matches!(self.leader(), Some(Ok(())))
     }
 
+    /// As the leader: the time by which commands are stamped, and what is due is judged.
+    pub fn time_ms(&self) -> u64 {
+        let term = self.raft.metrics().borrow().current_term;
+        let known = self.state.borrow().now_ms;
+        let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+        clock.now(term, known, wall_ms(), Instant::now())
+    }
+
     /// As the leader: replicates a command, and answers when it was applied here.
     pub async fn write(&self, command: Command, request: Option<u128>) -> Result<Outcome, ErrorBody> {
-        let entry = Entry { at_ms: now_ms(), request, command };
+        let entry = Entry { at_ms: self.time_ms(), wall_ms: Some(wall_ms()), request, command };
         match tokio::time::timeout(TRY_MAX, self.raft.client_write(entry)).await {
             Ok(Ok(written)) => Ok(Outcome { answer: written.data, index: written.log_id.index }),
             Ok(Err(_)) | Err(_) => Err(no_leader()),
@@ -115,7 +133,7 @@ impl Desk {
             None => Err(no_leader()),
             Some(Ok(())) => self.write(command.clone(), request).await,
             Some(Err(address)) => {
-                let entry = Entry { at_ms: now_ms(), request, command: command.clone() };
+                let entry = unstamped(command.clone(), request);
                 self.post(&address, "/internal/command", &entry).await
             }
         }
@@ -126,6 +144,29 @@ impl Desk {
         let request = Some(random());
         loop {
             match self.try_ask(&command, request).await {
+                Ok(outcome) => {
+                    self.reach(outcome.index).await;
+                    return outcome.answer;
+                }
+                Err(_) => tokio::time::sleep(TRY_AGAIN).await,
+            }
+        }
+    }
+
+    /// Asks as [`Desk::ask`] does, and also through every node that the metadata know, or at `told`: for what says where this node
+    /// is now. The leader sends to where it was, so it does not learn here who leads (found in review).
+    pub async fn announce(&self, command: Command, told: &[String]) -> Answer {
+        let request = Some(random());
+        let entry = unstamped(command, request);
+        loop {
+            let mut asked = self.try_ask(&entry.command, request).await;
+            for address in doors(&self.now(), self.me, told) {
+                if asked.is_ok() {
+                    break;
+                }
+                asked = self.post(&address, "/internal/command", &entry).await;
+            }
+            match asked {
                 Ok(outcome) => {
                     self.reach(outcome.index).await;
                     return outcome.answer;
@@ -150,6 +191,16 @@ impl Desk {
     ) -> Result<A, ErrorBody> {
         post(&self.http, self.node_token.as_deref(), address, path, body, TRY_MAX).await
     }
+    /// Hands what another node asked on to the leader at `address`, which is the last to get it.
+    pub async fn hand_on<B: Serialize, A: serde::de::DeserializeOwned>(
+        &self,
+        address: &str,
+        path: &str,
+        body: &B,
+    ) -> Result<A, ErrorBody> {
+        let request = request(&self.http, self.node_token.as_deref(), address, path, body, TRY_MAX);
+        answer(address, request.header(FORWARDED, "1")).await
+    }
 
     /// Notes that a node was heard.
     pub fn hear(&self, alive: &Alive) {
@@ -165,6 +216,17 @@ impl Desk {
     }
 }
 
+/// `ip:port` of a URL as it is given to `--join`.
+pub fn address_of(url: &str) -> &str {
+    url.trim().trim_start_matches("http://").trim_end_matches('/')
+}
+
+/// Where others of the cluster may be: as the metadata know them, and as we were told.
+fn doors(state: &State, me: NodeId, told: &[String]) -> Vec<String> {
+    let known = state.nodes.iter().filter(|(id, _)| **id != me).map(|(_, n)| n.api.clone());
+    known.chain(told.iter().map(|url| address_of(url).to_owned())).collect()
+}
+
 /// Posts JSON to `path` at `address`, as a node.
 pub async fn post<B: Serialize, A: serde::de::DeserializeOwned>(
     http: &reqwest::Client,
@@ -174,10 +236,25 @@ pub async fn post<B: Serialize, A: serde::de::DeserializeOwned>(
     body: &B,
     limit: Duration,
 ) -> Result<A, ErrorBody> {
-    let mut request = http.post(format!("http://{address}{path}")).timeout(limit).json(body);
-    if let Some(token) = token {
-        request = request.bearer_auth(token);
-    }
+    answer(address, request(http, token, address, path, body, limit)).await
+}
+
+fn request<B: Serialize>(
+    http: &reqwest::Client,
+    token: Option<&str>,
+    address: &str,
+    path: &str,
+    body: &B,
+    limit: Duration,
+) -> reqwest::RequestBuilder {
+    let request = http.post(format!("http://{address}{path}")).timeout(limit).json(body);
+    token.into_iter().fold(request, reqwest::RequestBuilder::bearer_auth)
+}
+
+async fn answer<A: serde::de::DeserializeOwned>(
+    address: &str,
+    request: reqwest::RequestBuilder,
+) -> Result<A, ErrorBody> {
     let failed = |why: reqwest::Error| ErrorBody::new("unreachable", format!("{address}: {why}"));
     let response = request.send().await.map_err(failed)?;
     if response.status().is_success() {

@@ -1,5 +1,6 @@
 //! A node's directory: its lock, who it is, its raft database, its unix socket.
-use anyhow::{Context, bail};
+use super::log::Log;
+use anyhow::{Context, anyhow, bail};
 use sarsen_types::{ClusterId, NodeId};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
@@ -13,6 +14,9 @@ pub struct Card {
     pub identity: u128,
     /// What it is in the cluster; `None` before it joined.
     pub place: Option<Place>,
+    /// Its raft has begun: the database is in the directory since, or something is wrong.
+    #[serde(default)]
+    pub has_raft: bool,
 }
 
 /// A node's place in its cluster.
@@ -47,7 +51,7 @@ impl Directory {
             Ok(bytes) => serde_json::from_slice(&bytes)
                 .with_context(|| format!("{} does not say who this node is", file.display()))?,
             Err(why) if why.kind() == std::io::ErrorKind::NotFound => {
-                Card { identity: super::desk::random(), place: None }
+                Card { identity: super::desk::random(), place: None, has_raft: false }
             }
             Err(why) => return Err(why).with_context(|| format!("read {}", file.display())),
         };
@@ -71,9 +75,31 @@ impl Directory {
         };
         write().with_context(|| format!("write {}", file.display()))
     }
-    /// The raft database.
-    pub fn raft(&self) -> PathBuf {
-        self.path.join("raft.redb")
+    /// Opens raft's database; makes it the first time, and never again. A node without the one it had would vote anew in terms in
+    /// which it has voted, and deny what it acknowledged; the first would begin the cluster a second time, empty (found in review).
+    pub fn open_raft(&mut self) -> anyhow::Result<Log> {
+        let path = self.path.join("raft.redb");
+        let is_missing = match fs::metadata(&path) {
+            Ok(found) => found.len() == 0,
+            Err(why) => why.kind() == std::io::ErrorKind::NotFound,
+        };
+        if self.card.has_raft && is_missing {
+            bail!(
+                "{} is missing or empty, and it held this node's part of the cluster's metadata: put it back if it was moved \
+                 (an older copy of it will not do), or start the node as a new one, with an empty --dir, an --api address that no \
+                 node had, and --join; its drives keep their data",
+                path.display()
+            );
+        }
+        let log = Log::open(&path).map_err(|why| anyhow!("the raft database {}: {why}", path.display()))?;
+        if !self.card.has_raft {
+            // the file is there for good before it is noted that it is
+            let synced = File::open(&self.path).and_then(|d| d.sync_all());
+            synced.with_context(|| format!("sync the directory {}", self.path.display()))?;
+            self.card.has_raft = true;
+            self.save()?;
+        }
+        Ok(log)
     }
     /// The data port's unix socket.
     pub fn socket(&self) -> PathBuf {
@@ -96,5 +122,23 @@ mod tests {
         drop(first);
         let again = Directory::open(dir.path()).unwrap();
         assert_eq!((again.card.identity, again.card.place.unwrap().node), (identity, NodeId(4)));
+    }
+
+    #[test]
+    fn raft_begins_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let raft = dir.path().join("raft.redb");
+        // a card as older versions wrote it, and what is opened then is noted
+        std::fs::write(dir.path().join("node.json"), r#"{"identity": 7, "place": null}"#).unwrap();
+        drop(Directory::open(dir.path()).unwrap().open_raft().unwrap());
+        drop(Directory::open(dir.path()).unwrap().open_raft().unwrap());
+        for is_emptied in [false, true] {
+            match is_emptied {
+                true => drop(File::create(&raft).unwrap()),
+                false => std::fs::remove_file(&raft).unwrap(),
+            }
+            let why = Directory::open(dir.path()).unwrap().open_raft().err().unwrap().to_string();
+            assert!(why.contains(raft.to_str().unwrap()) && why.contains("--join"), "{why}");
+        }
     }
 }

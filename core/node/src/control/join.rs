@@ -1,9 +1,9 @@
 //! How a node becomes one of the cluster: it asks any node it was told of, and the leader gives it a number.
 use super::api::{Failure, Hand};
-use super::desk::{Desk, no_leader, post};
+use super::desk::{Desk, FORWARDED, address_of, no_leader, post};
 use axum::Json;
 use axum::extract::State as Shared;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use openraft::BasicNode;
 use sarsen_api::ErrorBody;
 use sarsen_control::{Answer, Command};
@@ -38,11 +38,17 @@ pub struct Welcome {
 }
 
 /// `POST /internal/join`
-pub async fn accept(Shared(desk): Hand, Json(wish): Json<Wish>) -> Result<Json<Welcome>, Failure> {
+pub async fn accept(
+    Shared(desk): Hand,
+    headers: HeaderMap,
+    Json(wish): Json<Wish>,
+) -> Result<Json<Welcome>, Failure> {
     match desk.leader() {
-        None => Err(no_leader().into()),
-        Some(Err(address)) => Ok(Json(desk.post(&address, "/internal/join", &wish).await?)),
         Some(Ok(())) => Ok(Json(take_in(&desk, wish).await?)),
+        Some(Err(address)) if !headers.contains_key(FORWARDED) => {
+            Ok(Json(desk.hand_on(&address, "/internal/join", &wish).await?))
+        }
+        _ => Err(no_leader().into()),
     }
 }
 
@@ -73,8 +79,7 @@ pub async fn ask(
     loop {
         let mut last = None;
         for url in through {
-            let address = url.trim().trim_start_matches("http://").trim_end_matches('/');
-            match post(http, token, address, "/internal/join", wish, Duration::from_secs(5)).await {
+            match post(http, token, address_of(url), "/internal/join", wish, Duration::from_secs(5)).await {
                 Ok(welcome) => return Ok(welcome),
                 Err(why) if ["unreachable", "no_leader"].contains(&why.code.as_str()) => last = Some(why),
                 Err(why) => {

@@ -1,12 +1,13 @@
 //! What the leader does beside answering: nodes up and down, groups reconciled, voters chosen, space recorded.
-use super::desk::{Desk, now_ms};
-use super::voters::next_voters;
+use super::desk::Desk;
+use super::voters::next_change;
 use openraft::ChangeMembers;
 use sarsen_control::{Command, State, balance, reconcile};
 use sarsen_types::NodeId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::task::JoinHandle;
 
 /// Between two looks when nothing changes.
 const LOOK: Duration = Duration::from_millis(500);
@@ -18,6 +19,8 @@ const BALANCE: Duration = Duration::from_secs(2);
 const CALM: Duration = Duration::from_secs(4);
 /// Between two records of how full drives are.
 const SPACE: Duration = Duration::from_secs(10);
+/// Time does not pass for longer without a command, milliseconds.
+const TICK_MS: u64 = 60_000;
 /// A voter that is down for this long gives its vote to another node, milliseconds.
 const VOTER_LOST_MS: u64 = 30_000;
 /// A learner that lacks at most this many entries may vote.
@@ -37,7 +40,10 @@ pub async fn run(desk: Arc<Desk>) {
         }
         states.borrow_and_update();
         if !desk.leads() {
-            led = None;
+            // whoever leads now ends it, and raft may never answer us about it
+            if let Some(change) = led.take().and_then(|led| led.change) {
+                change.abort();
+            }
             continue;
         }
         let led = led.get_or_insert_with(|| Led::new(&desk));
@@ -51,6 +57,9 @@ struct Led {
     calm_since: Instant,
     balanced: Instant,
     spaced: Instant,
+    /// The change of voters that was asked for last. It is two writes, and raft makes the second only while somebody waits for
+    /// it: so it has a task of its own, and there is one at a time.
+    change: Option<JoinHandle<()>>,
 }
 
 impl Led {
@@ -59,13 +68,13 @@ impl Led {
         let now = Instant::now();
         // What another leader heard counts for nothing here.
         desk.heard.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        Led { since: now, calm_since: now, balanced: now, spaced: now }
+        Led { since: now, calm_since: now, balanced: now, spaced: now, change: None }
     }
 
-    async fn act(&mut self, desk: &Desk) {
+    async fn act(&mut self, desk: &Arc<Desk>) {
         let state = desk.now();
         let heard = self.heard(desk, &state);
-        for command in reconcile(&state, &heard, now_ms()) {
+        for command in reconcile(&state, &heard, desk.time_ms()) {
             if desk.write(command, None).await.is_err() {
                 return;
             }
@@ -84,7 +93,11 @@ impl Led {
             self.spaced = now;
             self.record_space(desk, &state).await;
         }
-        self.choose_voters(desk, &state).await;
+        // whoever leads next goes on from the time that the metadata show
+        if state.now_ms > 0 && desk.time_ms() > state.now_ms + TICK_MS {
+            let _ = desk.write(Command::Space(Vec::new()), None).await;
+        }
+        choose_voters(desk, &state, &mut self.change);
     }
 
     fn heard(&self, desk: &Desk, state: &State) -> BTreeMap<NodeId, u64> {
@@ -97,7 +110,7 @@ impl Led {
             false => match heard.get(id) {
                 Some(at) => at.elapsed().as_millis() as u64,
                 None => {
-                    let started = now_ms().saturating_sub(state.nodes[id].since_ms);
+                    let started = desk.time_ms().saturating_sub(state.nodes[id].since_ms);
                     (self.since.elapsed().as_millis() as u64).min(started)
                 }
             },
@@ -119,31 +132,35 @@ impl Led {
             let _ = desk.write(Command::Space(all), None).await;
         }
     }
+}
 
-    async fn choose_voters(&self, desk: &Desk, state: &State) {
-        let metrics = desk.raft.metrics().borrow().clone();
-        let membership = metrics.membership_config.membership();
-        if membership.get_joint_config().len() > 1 {
-            return; // a change is under way
-        }
-        let voters: BTreeSet<u64> = membership.voter_ids().collect();
-        let last = metrics.last_log_index.unwrap_or(0);
-        let replicated = metrics.replication.clone().unwrap_or_default();
-        let is_caught_up = |id: &u64| {
-            let matched = replicated.get(id).and_then(|l| *l).map_or(0, |l| l.index);
-            *id == u64::from(desk.me.0) || matched + LAG_MAX >= last && matched > 0
-        };
-        let node = |id: &u64| u32::try_from(*id).ok().and_then(|id| state.nodes.get(&NodeId(id)));
-        let fit: Vec<u64> = (membership.learner_ids())
-            .filter(|id| node(id).is_some_and(|n| n.is_up) && is_caught_up(id))
-            .collect();
-        let now = now_ms();
-        let is_lost = |id: &u64| node(id).is_some_and(|n| !n.is_up && now > n.since_ms + VOTER_LOST_MS);
-        let lost = voters.iter().copied().filter(is_lost).collect();
-        let next = next_voters(&voters, &lost, fit, state.nodes.len());
-        if next != voters {
-            let change = desk.raft.change_membership(ChangeMembers::ReplaceAllVoters(next), true);
-            let _ = tokio::time::timeout(Duration::from_secs(3), change).await;
-        }
+fn choose_voters(desk: &Arc<Desk>, state: &State, change: &mut Option<JoinHandle<()>>) {
+    if change.as_ref().is_some_and(|c| !c.is_finished()) {
+        return;
+    }
+    let metrics = desk.raft.metrics().borrow().clone();
+    let membership = metrics.membership_config.membership();
+    let voters: BTreeSet<u64> = membership.voter_ids().collect();
+    let last = metrics.last_log_index.unwrap_or(0);
+    let replicated = metrics.replication.clone().unwrap_or_default();
+    let is_caught_up = |id: &u64| {
+        let matched = replicated.get(id).and_then(|l| *l).map_or(0, |l| l.index);
+        *id == u64::from(desk.me.0) || matched + LAG_MAX >= last && matched > 0
+    };
+    let node = |id: &u64| u32::try_from(*id).ok().and_then(|id| state.nodes.get(&NodeId(id)));
+    let fit: Vec<u64> = (membership.learner_ids())
+        .filter(|id| node(id).is_some_and(|n| n.is_up) && is_caught_up(id))
+        .collect();
+    let now = desk.time_ms();
+    let is_lost = |id: &u64| node(id).is_some_and(|n| !n.is_up && now > n.since_ms + VOTER_LOST_MS);
+    let lost = voters.iter().copied().filter(is_lost).collect();
+    if let Some(next) = next_change(membership.get_joint_config(), &lost, fit, state.nodes.len()) {
+        let desk = desk.clone();
+        *change = Some(tokio::spawn(async move {
+            let asked = desk.raft.change_membership(ChangeMembers::ReplaceAllVoters(next.clone()), true);
+            if let Err(why) = asked.await {
+                tracing::warn!("nodes {next:?} do not vote yet: {why}");
+            }
+        }));
     }
 }

@@ -1,17 +1,14 @@
 //! Raft's state machine: the metadata in memory, published to this process with each step; snapshots in redb.
-use super::log::{Log, SNAPSHOT, SNAPSHOT_META};
+use super::log::{Log, Meta, Upto};
 use super::raft::Types;
 use openraft::storage::{RaftSnapshotBuilder, RaftStateMachine, Snapshot};
 use openraft::{
-    BasicNode, Entry, EntryPayload, LogId, OptionalSend, SnapshotMeta, StorageError, StorageIOError,
-    StoredMembership,
+    BasicNode, Entry, EntryPayload, LogId, OptionalSend, StorageError, StorageIOError, StoredMembership,
 };
 use sarsen_control::{Answer, State};
 use std::io::Cursor;
 use std::sync::Arc;
 use tokio::sync::watch;
-
-type Meta = SnapshotMeta<u64, BasicNode>;
 
 /// The metadata as of the last applied entry.
 pub struct Machine {
@@ -21,6 +18,17 @@ pub struct Machine {
     state: watch::Sender<Arc<State>>,
     /// Raised after `state`: what was applied up to it is seen there.
     index: watch::Sender<u64>,
+    saved: Saved,
+}
+
+/// Tells the log up to where the durable snapshot reaches; ends with the machine and its builders.
+type Saved = Arc<watch::Sender<Upto>>;
+
+/// Makes a snapshot durable, and says so.
+async fn save(log: &Log, saved: &Saved, meta: &Meta, bytes: Vec<u8>) -> Result<(), StorageError<u64>> {
+    let upto = log.save_snapshot(meta, bytes).await.map_err(failed)?;
+    saved.send_modify(|known| *known = upto.max(*known));
+    Ok(())
 }
 
 fn failed(why: impl std::fmt::Display) -> StorageError<u64> {
@@ -34,11 +42,13 @@ impl Machine {
         state: watch::Sender<Arc<State>>,
         index: watch::Sender<u64>,
     ) -> Result<Machine, Box<dyn std::error::Error + Send + Sync>> {
-        let mut machine =
-            Machine { log, applied: None, membership: StoredMembership::default(), state, index };
-        if let (Some(meta), Some(bytes)) =
-            (machine.log.fact::<Meta>(SNAPSHOT_META)?, machine.log.bytes(SNAPSHOT)?)
-        {
+        let snapshot = log.snapshot()?;
+        let upto = snapshot.as_ref().and_then(|(meta, _)| meta.last_log_id);
+        let (saved, told) = watch::channel(upto);
+        log.follow(told)?;
+        let membership = StoredMembership::default();
+        let mut machine = Machine { log, applied: None, membership, state, index, saved: Arc::new(saved) };
+        if let Some((meta, bytes)) = snapshot {
             machine.become_(&meta, serde_json::from_slice(&bytes)?);
         }
         Ok(machine)
@@ -88,7 +98,8 @@ impl RaftStateMachine<Types> for Machine {
 
     async fn get_snapshot_builder(&mut self) -> Builder {
         let (log, state) = (self.log.clone(), self.state.borrow().clone());
-        Builder { log, state, applied: self.applied, membership: self.membership.clone() }
+        let (applied, membership) = (self.applied, self.membership.clone());
+        Builder { log, state, applied, membership, saved: self.saved.clone() }
     }
 
     async fn begin_receiving_snapshot(&mut self) -> Result<Box<Cursor<Vec<u8>>>, StorageError<u64>> {
@@ -102,16 +113,14 @@ impl RaftStateMachine<Types> for Machine {
     ) -> Result<(), StorageError<u64>> {
         let bytes = snapshot.into_inner();
         let state: State = serde_json::from_slice(&bytes).map_err(failed)?;
-        let described = serde_json::to_vec(meta).map_err(failed)?;
-        self.log.save(vec![(SNAPSHOT_META, described), (SNAPSHOT, bytes)]).await.map_err(failed)?;
+        save(&self.log, &self.saved, meta, bytes).await?;
         self.become_(meta, state);
         Ok(())
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<Types>>, StorageError<u64>> {
-        let meta: Option<Meta> = self.log.fact(SNAPSHOT_META).map_err(failed)?;
-        let bytes = self.log.bytes(SNAPSHOT).map_err(failed)?;
-        Ok(meta.zip(bytes).map(|(meta, bytes)| Snapshot { meta, snapshot: Box::new(Cursor::new(bytes)) }))
+        let newest = self.log.snapshot().map_err(failed)?;
+        Ok(newest.map(|(meta, bytes)| Snapshot { meta, snapshot: Box::new(Cursor::new(bytes)) }))
     }
 }
 
@@ -121,6 +130,7 @@ pub struct Builder {
     state: Arc<State>,
     applied: Option<LogId<u64>>,
     membership: StoredMembership<u64, BasicNode>,
+    saved: Saved,
 }
 
 impl RaftSnapshotBuilder<Types> for Builder {
@@ -129,8 +139,8 @@ impl RaftSnapshotBuilder<Types> for Builder {
         let snapshot_id = self.applied.map_or_else(|| "0".to_owned(), |l| format!("{}", l.index));
         let last_membership = self.membership.clone();
         let meta = Meta { last_log_id: self.applied, last_membership, snapshot_id };
-        let described = serde_json::to_vec(&meta).map_err(failed)?;
-        self.log.save(vec![(SNAPSHOT_META, described), (SNAPSHOT, bytes.clone())]).await.map_err(failed)?;
+        // where a newer one is kept, raft too goes by that and leaves ours
+        save(&self.log, &self.saved, &meta, bytes.clone()).await?;
         Ok(Snapshot { meta, snapshot: Box::new(Cursor::new(bytes)) })
     }
 }

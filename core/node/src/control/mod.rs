@@ -4,12 +4,13 @@
 //! directory   who this node is               desk     what all tasks share; the way to the leader
 //! log machine raft's disk and state          raft     its types, and HTTP between nodes
 //! join        becoming one of the cluster    lead     the leader's work: reconcile, space
-//! voters      who votes
+//! voters      who votes                      clock    the leader's time
 //! drives      open, register, views, proposals
 //! api answers volumes                        REST
 //! ```
 pub mod answers;
 pub mod api;
+pub mod clock;
 pub mod desk;
 pub mod directory;
 pub mod drives;

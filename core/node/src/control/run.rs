@@ -1,9 +1,9 @@
 //! The life of a node: from its directory to a planned stop.
+use super::clock::Clock;
 use super::desk::{Alive, Desk};
 use super::directory::{Directory, Place};
 use super::drives::{self, Drives};
 use super::join::{self, Wish};
-use super::log::Log;
 use super::machine::Machine;
 use super::raft::{self, Network, Raft};
 use super::{api, lead};
@@ -18,6 +18,7 @@ use sarsen_control::{Answer, Command, State, hand_over, is_missed};
 use sarsen_slice::LeaseMode;
 use sarsen_types::view::NodeAddress;
 use sarsen_types::{ClusterId, NodeId};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,6 +27,8 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+
+type RaftState = openraft::RaftState<u64, BasicNode, openraft::TokioInstant>;
 
 /// Between two words to the leader that this node is alive.
 const ALIVE_EVERY: Duration = Duration::from_millis(300);
@@ -37,6 +40,8 @@ const CONFIRM: Duration = Duration::from_millis(200);
 const LEAVE_AGAIN: Duration = Duration::from_millis(50);
 /// How long the drives' threads may take to end.
 const STOP_MAX: Duration = Duration::from_secs(10);
+/// How long a planned stop waits for a snapshot of the metadata.
+const SNAPSHOT_MAX: Duration = Duration::from_secs(2);
 /// How long the data port of a node that was here before may take to become free.
 const PLACE_MAX: Duration = Duration::from_secs(3);
 
@@ -51,7 +56,8 @@ pub struct NodeConfig {
     pub api: SocketAddr,
     /// The cluster's key; `None` for `sarsen dev` alone, on loopback.
     pub key: Option<[u8; 32]>,
-    /// APIs of nodes that take it in, the first time it starts; none: it begins a cluster.
+    /// APIs of nodes that take it in, the first time it starts; none: it begins a cluster. Later they help it to say where it is,
+    /// should all the others have moved since.
     pub join: Vec<String>,
     /// Its drives, formatted.
     pub drives: Vec<PathBuf>,
@@ -178,7 +184,7 @@ impl Node {
                 place
             }
         };
-        let desk = open_desk(&directory, place, &config, http).await?;
+        let desk = open_desk(&mut directory, place, &config, http).await?;
         let (me, cluster, key) = (place.node, place.cluster, config.key);
         let identity = Arc::new(Identity { cluster, node: me, key, boot_id: boot_id.clone() });
         let port_config = DataPortConfig { listen: data, unix };
@@ -198,15 +204,15 @@ impl Node {
         let configs = config.drives.iter().map(drive_config).collect();
         let handles = drives::open(configs, &port, &reports).await?;
 
+        let identity = directory.card.identity;
+        let announce = Command::Node { identity, api: api_address.to_string(), address };
         if place.is_founder {
-            begin(&desk, &config, &directory, place, api_address).await?;
+            begin(&desk, &config, place, &announce).await?;
         }
         let routes = api::router(desk.clone());
         let mut tasks = JoinSet::new();
         tasks.spawn(async move { drop(axum::serve(listener, routes).await) });
-        let identity = directory.card.identity;
-        let announce = Command::Node { identity, api: api_address.to_string(), address };
-        match desk.ask(announce).await {
+        match desk.announce(announce, &config.join).await {
             Answer::Node(node) if node == place.node => {}
             other => bail!(
                 "the cluster knows this node as another: {other:?}; its directory is of another cluster"
@@ -260,6 +266,7 @@ impl Node {
         let ended = self.drives.stop(STOP_MAX).await;
         let alive = Alive { node: self.desk.me, is_stopping: true, space: Vec::new() };
         tell_alive(&self.desk, &alive).await;
+        save_metadata(&self.desk.raft).await;
         let _ = tokio::time::timeout(Duration::from_secs(2), self.desk.raft.shutdown()).await;
         self.tasks.shutdown().await;
         let _ = std::fs::remove_file(self.directory.socket());
@@ -285,14 +292,23 @@ impl Node {
     }
 }
 
+/// A snapshot of all that was applied: what starts next, be it of another version, then carries out few commands that this one
+/// has carried out (found in review).
+async fn save_metadata(raft: &Raft) {
+    let applied = raft.metrics().borrow().last_applied;
+    if raft.trigger().snapshot().await.is_ok() {
+        let _ = raft.wait(Some(SNAPSHOT_MAX)).metrics(|m| m.snapshot >= applied, "a snapshot").await;
+    }
+}
+
 async fn open_desk(
-    directory: &Directory,
+    directory: &mut Directory,
     place: Place,
     config: &NodeConfig,
     http: reqwest::Client,
 ) -> anyhow::Result<Arc<Desk>> {
     let failed = |why: Box<dyn std::error::Error + Send + Sync>| anyhow!("the raft database: {why}");
-    let log = Log::open(&directory.raft()).map_err(failed)?;
+    let log = directory.open_raft()?;
     let (states, state) = watch::channel(Arc::new(State::default()));
     let (indexes, index) = watch::channel(0);
     let machine = Machine::open(log.clone(), states, indexes).map_err(failed)?;
@@ -302,6 +318,7 @@ async fn open_desk(
     let settings = Arc::new(raft::config().validate()?);
     let raft = Raft::new(u64::from(place.node.0), settings, network, log, machine).await?;
     let (heard, space, stopping) = Default::default();
+    let clock = std::sync::Mutex::new(Clock::default());
     Ok(Arc::new(Desk {
         me: place.node,
         raft,
@@ -310,31 +327,30 @@ async fn open_desk(
         http,
         node_token,
         admin_token,
+        clock,
         heard,
         space,
         stopping,
     }))
 }
 
-/// The first node's first entries: a cluster of one.
-async fn begin(
-    desk: &Desk,
-    config: &NodeConfig,
-    directory: &Directory,
-    place: Place,
-    api: SocketAddr,
-) -> anyhow::Result<()> {
-    if desk.raft.is_initialized().await? {
-        return Ok(());
+/// The first node's first entries: a cluster of one, before anybody can join it. It is asked to begin whenever this node alone
+/// votes, since the process may have been killed when raft had begun and the cluster had not (found in review).
+async fn begin(desk: &Desk, config: &NodeConfig, place: Place, announce: &Command) -> anyhow::Result<()> {
+    let me = u64::from(place.node.0);
+    let voters = |s: &RaftState| s.membership_state.effective().voter_ids().collect::<Vec<u64>>();
+    let voters = desk.raft.with_raft_state(voters).await?;
+    if voters.is_empty() {
+        let Command::Node { api, .. } = announce else { bail!("a node tells its addresses") };
+        desk.raft.initialize(BTreeMap::from([(me, BasicNode::new(api.clone()))])).await?;
+    } else if voters != [me] {
+        return Ok(()); // others have joined what had begun
     }
-    let founder =
-        std::collections::BTreeMap::from([(u64::from(place.node.0), BasicNode::new(api.to_string()))]);
-    desk.raft.initialize(founder).await?;
     let copies = config.copies.unwrap_or(COPIES_DEFAULT);
     desk.ask(Command::Begin { cluster: place.cluster, copies, is_dev: config.is_dev }).await;
-    let address = NodeAddress { data: config.listen.to_string(), unix: None, boot_id: boot_id()? };
-    let identity = directory.card.identity;
-    desk.ask(Command::Node { identity, api: api.to_string(), address }).await;
+    if desk.now().nodes.is_empty() {
+        desk.ask(announce.clone()).await; // the first to do so has number 1
+    }
     Ok(())
 }
 

@@ -1,5 +1,5 @@
 //! Volumes and attachments over the API. Names become ids here, once, at the leader (R30).
-use super::api::{Failure, Hand, request_id, write};
+use super::api::{Failure, Hand, invalid, odd, request_id, write};
 use super::desk::{Desk, no_leader};
 use axum::Json;
 use axum::extract::{Path, Query, State as Shared};
@@ -13,7 +13,8 @@ use serde::Deserialize;
 use std::time::Duration;
 use tokio::time::Instant;
 
-type Done<T> = Result<Json<T>, Failure>;
+/// An answer, or a failure.
+pub type Done<T> = Result<Json<T>, Failure>;
 
 fn attachment_of(state: &State, id: AttachmentId, a: &Attachment) -> api::Attachment {
     api::Attachment {
@@ -45,7 +46,7 @@ fn named(state: &State, name: &str) -> Result<VolumeId, Failure> {
 }
 
 /// A leader's own state may lack what it committed before it was asked: it confirms that it leads, and catches up.
-async fn fresh(desk: &Desk) -> Result<std::sync::Arc<State>, Failure> {
+pub async fn fresh(desk: &Desk) -> Result<std::sync::Arc<State>, Failure> {
     let confirmed = tokio::time::timeout(Duration::from_secs(2), desk.raft.ensure_linearizable()).await;
     match confirmed {
         Ok(Ok(_)) => Ok(desk.now()),
@@ -100,20 +101,34 @@ pub async fn grow(
     shown(&desk, &write(&desk, &headers, Command::GrowVolume { volume, size: asked.size }).await?)
 }
 
-/// `DELETE /v1/volumes/{name}`
+/// Which volume of a name.
+#[derive(Deserialize)]
+pub struct Which {
+    /// Its number, where the caller looked: another that has the name by now is left alone.
+    pub id: Option<u64>,
+}
+
+/// `DELETE /v1/volumes/{name}?id=`: the name is resolved once; a call that is repeated, under its id, does not touch what has
+/// the name since.
 pub async fn delete(
     Shared(desk): Hand,
     Path(name): Path<String>,
+    Query(which): Query<Which>,
     headers: HeaderMap,
 ) -> Result<StatusCode, Failure> {
     let state = fresh(&desk).await?;
-    // A repeated call, whose first took effect, finds the name gone: its request id tells (R30).
-    let answered = request_id(&headers).is_some_and(|id| state.answered.contains_key(&id));
-    let volume = match named(&state, &name) {
-        Err(_) if answered => VolumeId(0), // the remembered answer is given, whatever is asked
-        found => found?,
+    // A repeated call, whose first took effect, finds the name gone, or another's: its request id tells (R30).
+    let answered = request_id(&headers)?.is_some_and(|id| state.answered.contains_key(&id));
+    let volume = match answered {
+        true => VolumeId(0), // the remembered answer is given, if it is this call's
+        false => named(&state, &name)?,
     };
-    write(&desk, &headers, Command::DeleteVolume { volume }).await?;
+    if let Some(id) = which.id.filter(|id| !answered && *id != volume.0) {
+        let what = format!("volume {name} is number {volume} by now, and not {id}");
+        let hint = "`sarsen volume show` tells what it is";
+        return Err(Failure(StatusCode::NOT_FOUND, ErrorBody::new("not_found", what).hint(hint)));
+    }
+    write(&desk, &headers, Command::DeleteVolume { volume, name: Some(name) }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -131,7 +146,7 @@ pub async fn attach(
         Answer::Attached { attachment, generation, session } => {
             Ok(Json(api::Attached { id: attachment.0, generation: generation.0, session: session.0 }))
         }
-        other => unreachable!("an attach answers {other:?}"),
+        other => Err(odd(&other)),
     }
 }
 
@@ -141,13 +156,32 @@ pub async fn attachments(Shared(desk): Hand) -> Done<Vec<api::Attachment>> {
     Ok(Json(state.attachments.iter().map(|(id, a)| attachment_of(&state, *id, a)).collect()))
 }
 
-/// `DELETE /v1/attachments/{id}`
+/// Which life of an owner.
+#[derive(Deserialize)]
+pub struct Life {
+    /// Its session.
+    pub session: Option<u64>,
+}
+
+/// Ends one session; it is named, since another may have begun.
+fn release_of(id: u64, session: Option<u64>) -> Result<Command, Failure> {
+    let Some(session) = session.map(SessionId) else {
+        return Err(invalid(
+            "the session that is to end is not named",
+            "`session`, as GET /v1/attachments lists it",
+        ));
+    };
+    Ok(Command::Release { attachment: AttachmentId(id), session: Some(session) })
+}
+
+/// `DELETE /v1/attachments/{id}?session=`
 pub async fn release(
     Shared(desk): Hand,
     Path(id): Path<u64>,
+    Query(life): Query<Life>,
     headers: HeaderMap,
 ) -> Result<StatusCode, Failure> {
-    write(&desk, &headers, Command::Release { attachment: AttachmentId(id) }).await?;
+    write(&desk, &headers, release_of(id, life.session)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -158,10 +192,9 @@ pub async fn detach(
     headers: HeaderMap,
     Json(asked): Json<api::Detach>,
 ) -> Result<StatusCode, Failure> {
-    let attachment = AttachmentId(id);
     let command = match asked.force {
-        true => Command::DetachForced { attachment },
-        false => Command::Release { attachment },
+        true => Command::DetachForced { attachment: AttachmentId(id) },
+        false => release_of(id, asked.session)?,
     };
     write(&desk, &headers, command).await?;
     Ok(StatusCode::NO_CONTENT)

@@ -4,9 +4,25 @@ use std::collections::BTreeSet;
 /// Voters, at most.
 const VOTERS_MAX: usize = 5;
 
+/// The voters to ask raft for, if others than those there are. `joint` is its membership: the voters, or while these change the
+/// old and the new ones. A change that was cut short is ended first (found in review): until then the old voters count too, and
+/// one of them lost later would have left the cluster without a majority.
+pub fn next_change(
+    joint: &[BTreeSet<u64>],
+    lost: &BTreeSet<u64>,
+    fit: impl IntoIterator<Item = u64>,
+    nodes: usize,
+) -> Option<BTreeSet<u64>> {
+    match joint {
+        [] => None,
+        [voters] => Some(next_voters(voters, lost, fit, nodes)).filter(|next| next != voters),
+        [.., new] => Some(new.clone()),
+    }
+}
+
 /// The voters from now on, of a cluster of so many nodes. `lost` are voters that are gone for so long that another is to vote
 /// for them; `fit` are nodes that may begin to, in the order they are taken.
-pub fn next_voters(
+fn next_voters(
     voters: &BTreeSet<u64>,
     lost: &BTreeSet<u64>,
     fit: impl IntoIterator<Item = u64>,
@@ -47,6 +63,20 @@ mod tests {
         // one that is not fit yet is waited for, so that there are never two or four
         assert_eq!(next(&[1], &[], &[2], 3), [1]);
         assert_eq!(next(&[1, 2, 3], &[], &[4], 5), [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_change_that_was_cut_short_is_ended_before_another_begins() {
+        let set = |of: &[u64]| of.iter().copied().collect::<BTreeSet<u64>>();
+        let change = |joint: &[BTreeSet<u64>], lost: &[u64], fit: &[u64]| {
+            next_change(joint, &set(lost), fit.iter().copied(), 3)
+        };
+        assert_eq!(change(&[set(&[1]), set(&[1, 2, 3])], &[], &[]), Some(set(&[1, 2, 3])));
+        // whoever else is lost or fit by now waits for the next change
+        assert_eq!(change(&[set(&[1, 2, 3]), set(&[1, 2, 4])], &[2], &[5]), Some(set(&[1, 2, 4])));
+        assert_eq!(change(&[set(&[1])], &[], &[2, 3]), Some(set(&[1, 2, 3])));
+        assert_eq!(change(&[set(&[1, 2, 3])], &[], &[]), None, "nothing to change");
+        assert_eq!(change(&[], &[], &[1]), None, "raft has not begun");
     }
 
     #[test]
