@@ -2,7 +2,7 @@
 //!
 //! Each is dropped twice: what a primary that had not heard of the deletion sent to a joining copy that had is dropped the
 //! second time, when every copy has heard of it.
-use crate::state::State;
+use crate::state::{Drive, State};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::fmt;
@@ -41,12 +41,15 @@ impl State {
             Some(d) => d.dropped = revision,
             None => return,
         }
-        let by_all = self.drives.values().map(|d| d.dropped).min().unwrap_or_default();
+        let by =
+            |drives: &mut dyn Iterator<Item = &Drive>| drives.map(|d| d.dropped).min().unwrap_or_default();
+        let by_all = by(&mut self.drives.values());
+        // who is away drops all of it once it is back: the others need not wait to be asked again
+        let by_those_up = by(&mut self.drives.values().filter(|d| self.is_drive_up(d)));
         let now = self.revision;
         self.dropped_layers.retain(|_, t| {
-            let is_dropped = t.since <= by_all;
-            let is_over = is_dropped && t.is_second;
-            if is_dropped && !is_over {
+            let is_over = t.is_second && t.since <= by_all;
+            if !t.is_second && t.since <= by_those_up {
                 *t = Tombstone { since: now, is_second: true };
             }
             !is_over

@@ -33,22 +33,14 @@ impl<P: Clone> Machine<P> {
         if request.op == ClientOp::Greet {
             return self.greet(asker, &request);
         }
+        if !self.lets_in(&request, payload.is_some()) {
+            self.cx.counters.memory_full += 1;
+            return self.cx.reply(asker, retry, None);
+        }
+        self.let_in(&request, payload.is_some());
         let Some(group) = self.groups.get_mut(&request.group) else {
             return self.cx.reply(asker, retry, None);
         };
-        if payload.is_some() {
-            // R40, R41: as long as there is memory for it, whatever then becomes of it
-            let blocks = kept_by(&request);
-            let is_stuck = group.is_stuck();
-            if self.cx.kept_blocks + blocks > self.cx.memory.clients
-                || is_stuck && self.cx.stuck_blocks + blocks > self.cx.memory.stuck()
-            {
-                self.cx.counters.memory_full += 1;
-                return self.cx.reply(asker, retry, None);
-            }
-            self.cx.kept_blocks += blocks;
-            self.cx.stuck_blocks += if is_stuck { blocks } else { 0 };
-        }
         let before = group.held.len();
         group.client(&mut self.cx, Held { asker, request, payload });
         self.cx.counters.held += u64::from(group.held.len() > before);

@@ -51,8 +51,14 @@ pub struct Cx<P> {
     pub kept_blocks: u64,
     /// Of them, of groups that cannot serve now.
     pub stuck_blocks: u64,
-    /// Blocks of clients' reads under way, counted and raised like them, and lowered with each answer.
+    /// Blocks of clients' reads whose data are still to come, counted and raised like them, and lowered as they come.
     pub read_blocks: u64,
+    /// Blocks of clients' reads that wait for a lease that does not come.
+    pub stuck_reads: u64,
+    /// Reads begun.
+    pub reads_begun: u64,
+    /// When all this was counted.
+    pub counted: Instant,
     /// What may be kept.
     pub memory: Memory,
     /// Takeovers begun: names their questions.

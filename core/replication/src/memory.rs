@@ -6,7 +6,7 @@ use crate::machine::Machine;
 use crate::peers::GRANT_BLOCKS_MAX;
 use crate::requests::Stage;
 use sarsen_types::limits::{BACKOFF_FIRST, PIECE_BLOCKS_MAX, SLICE_KEPT_BLOCKS_MAX};
-use sarsen_wire::client::ClientResult;
+use sarsen_wire::client::{ClientOp, ClientRequest, ClientResult};
 
 /// Of what clients may take, one part in so many is for groups that cannot serve now: others need the rest.
 const STUCK_PART: u64 = 4;
@@ -50,24 +50,71 @@ impl<P: Clone> Machine<P> {
     /// Counts what is kept; what arrived since was added as it came. One that cannot serve gives up what is too much (found in
     /// review: a group without its copies kept what all others of the slice needed).
     pub(crate) fn count_kept(&mut self) {
-        let (mut kept, mut stuck, mut reads) = (0, 0, 0);
+        self.cx.counted = self.cx.now;
+        let (mut kept, mut stuck, mut reads, mut stuck_reads) = (0, 0, 0, 0);
         for group in self.groups.values() {
-            let own = group.kept_blocks();
+            let (own, (own_reads, to_come)) = (group.kept_blocks(), group.read_blocks());
             kept += own;
             stuck += if group.is_stuck() { own } else { 0 };
-            reads += group.read_blocks();
+            reads += to_come;
+            stuck_reads += if group.is_answering(&self.cx) { 0 } else { own_reads };
         }
-        for group in self.groups.values_mut().filter(|g| g.is_stuck()) {
-            let Some(over) = stuck.checked_sub(self.cx.memory.stuck()).filter(|over| *over > 0) else {
-                break;
-            };
-            let given_up = group.give_up_waiting(&mut self.cx, over);
-            (kept, stuck) = (kept - given_up, stuck - given_up);
+        let max = self.cx.memory.stuck();
+        let is_over = |blocks: u64| blocks.checked_sub(max).filter(|over| *over > 0);
+        for group in self.groups.values_mut() {
+            if let Some(over) = is_over(stuck).filter(|_| group.is_stuck()) {
+                let given_up = group.give_up_waiting(&mut self.cx, over);
+                (kept, stuck) = (kept - given_up, stuck - given_up);
+            }
+            if let Some(over) = is_over(stuck_reads).filter(|_| !group.is_answering(&self.cx)) {
+                stuck_reads -= group.give_up_reads(&mut self.cx, over);
+            }
         }
-        (self.cx.kept_blocks, self.cx.stuck_blocks, self.cx.read_blocks) = (kept, stuck, reads);
+        (self.cx.kept_blocks, self.cx.stuck_blocks) = (kept, stuck);
+        (self.cx.read_blocks, self.cx.stuck_reads) = (reads, stuck_reads);
     }
 
-    /// Blocks of reads that clients wait for: memory they take, or will.
+    /// Whether a request may come in: as long as there is memory for it, whatever then becomes of it (R40, R41).
+    pub(crate) fn lets_in(&mut self, request: &ClientRequest, has_payload: bool) -> bool {
+        let fits = |this: &mut Machine<P>| {
+            let Machine { cx, groups, .. } = this;
+            let Some(group) = groups.get(&request.group) else { return true };
+            let blocks = kept_by(request);
+            match request.op {
+                _ if has_payload => {
+                    let is_stuck = group.is_stuck();
+                    cx.kept_blocks + blocks <= cx.memory.clients
+                        && (!is_stuck || cx.stuck_blocks + blocks <= cx.memory.stuck())
+                }
+                ClientOp::Read { .. } => {
+                    group.is_answering(cx) || cx.stuck_reads + blocks <= cx.memory.stuck()
+                }
+                _ => true,
+            }
+        };
+        if fits(self) {
+            return true;
+        }
+        // what was committed since it was counted last is not kept any more (found in review)
+        if self.cx.counted != self.cx.now {
+            self.count_kept();
+        }
+        fits(self)
+    }
+
+    /// It came in.
+    pub(crate) fn let_in(&mut self, request: &ClientRequest, has_payload: bool) {
+        let Some(group) = self.groups.get(&request.group) else { return };
+        let (blocks, cx) = (kept_by(request), &mut self.cx);
+        if has_payload {
+            cx.kept_blocks += blocks;
+            cx.stuck_blocks += if group.is_stuck() { blocks } else { 0 };
+        } else if matches!(request.op, ClientOp::Read { .. }) && !group.is_answering(cx) {
+            cx.stuck_reads += blocks;
+        }
+    }
+
+    /// Blocks of reads that clients wait for and whose data are still to come: memory that they will take.
     pub fn read_blocks(&self) -> u64 {
         self.cx.read_blocks
     }
@@ -108,8 +155,22 @@ impl<P: Clone> Group<P> {
         free
     }
 
-    fn read_blocks(&self) -> u64 {
-        let Role::Primary(primary) = &self.role else { return 0 };
+    /// Reads that wait for a lease are told to come again, the newest first, until so many blocks are free; how many are.
+    fn give_up_reads(&mut self, cx: &mut Cx<P>, over: u64) -> u64 {
+        let Role::Primary(primary) = &mut self.role else { return 0 };
+        let before = primary.reads.blocks().0;
+        let given_up = primary.reads.give_up(over);
+        let free = before - primary.reads.blocks().0;
+        for asker in given_up {
+            cx.counters.given_up += 1;
+            cx.reply(asker, ClientResult::Retry { after: BACKOFF_FIRST }, None);
+        }
+        free
+    }
+
+    /// Blocks of reads under way, and those of them whose data are still to come.
+    fn read_blocks(&self) -> (u64, u64) {
+        let Role::Primary(primary) = &self.role else { return (0, 0) };
         primary.reads.blocks()
     }
 }

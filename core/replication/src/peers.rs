@@ -46,6 +46,8 @@ pub struct Peer {
     listed: Vec<(GroupId, Epoch)>,
     listed_digest: u64,
     granted_us: Grant,
+    /// What was granted last is for joins first.
+    is_for_joins: bool,
     used: Grant,
     granted_it: Grant,
     taken: Grant,
@@ -137,9 +139,10 @@ impl Peer {
             && self.used.blocks + slot_blocks(blocks) <= self.granted_us.blocks
     }
 
-    /// Whether it granted so many blocks of what a join sends: as many stay for clients' writes.
+    /// Whether it granted so many blocks of what a join sends: as many stay for clients' writes, but that every other grant is
+    /// first looked at by what joins send, or writes would take all of them.
     pub fn has_room_to_recover(&self, blocks: u64) -> bool {
-        self.has_room(2 * slot_blocks(blocks))
+        self.has_room(if self.is_for_joins { blocks } else { 2 * slot_blocks(blocks) })
     }
 
     /// What was to be sent on this stream is not.
@@ -164,6 +167,7 @@ impl Peer {
     /// It granted more.
     pub fn granted(&mut self, grant: Grant) {
         self.granted_us = grant;
+        self.is_for_joins = !self.is_for_joins;
     }
 
     /// A Prepare of it is durable here, and its place free again.

@@ -27,6 +27,15 @@ struct ReadOp<P> {
     repairing: usize,
     /// It was answered by the store before the lease allowed.
     has_waited: bool,
+    /// In the order they came.
+    number: u64,
+}
+
+impl<P> ReadOp<P> {
+    /// Blocks of data that it takes, or will.
+    fn blocks(&self) -> u64 {
+        if self.is_status { 0 } else { u64::from(self.read.range.count) }
+    }
 }
 
 /// Reads under way.
@@ -46,9 +55,25 @@ impl<P> Reads<P> {
     pub fn askers(&self) -> impl Iterator<Item = Asker> {
         self.slab.values().map(|r| r.asker)
     }
-    /// Blocks of them.
-    pub fn blocks(&self) -> u64 {
-        self.slab.values().map(|r| u64::from(r.read.range.count)).sum()
+    /// Blocks of data of them, and how many of these are still to come.
+    pub fn blocks(&self) -> (u64, u64) {
+        self.slab.values().fold((0, 0), |(all, to_come), read| {
+            let blocks = read.blocks();
+            (all + blocks, to_come + if read.answer.is_none() { blocks } else { 0 })
+        })
+    }
+    /// Takes out the newest, until they are so many blocks; who asked them.
+    pub fn give_up(&mut self, blocks: u64) -> Vec<Asker> {
+        let (mut given_up, mut askers) = (0, Vec::new());
+        let mut keys: Vec<u64> = self.slab.keys().collect();
+        keys.sort_by_key(|key| self.slab.get(*key).map(|read| read.number));
+        while given_up < blocks
+            && let Some(read) = keys.pop().and_then(|key| self.slab.take(key))
+        {
+            given_up += read.blocks();
+            askers.push(read.asker);
+        }
+        askers
     }
     /// Whether none is under way.
     pub fn is_empty(&self) -> bool {
@@ -104,8 +129,10 @@ impl<P: Clone> Group<P> {
             answer: None,
             repairing: 0,
             has_waited: false,
+            number: cx.reads_begun,
         };
-        cx.read_blocks += u64::from(kept.read.range.count);
+        cx.read_blocks += kept.blocks();
+        cx.reads_begun += 1;
         let key = primary.reads.slab.insert(kept);
         let epoch = primary.epoch;
         self.ask(cx, key, epoch, read, is_status);
@@ -127,6 +154,8 @@ impl<P: Clone> Group<P> {
             Ok(blocks) => (data_of(&blocks.entries), blocks.data),
             Err(failed) => return self.read_failed(cx, key, failed),
         };
+        // from here on its buffer is counted
+        cx.read_blocks = cx.read_blocks.saturating_sub(op.blocks());
         op.answer = Some(answer);
         self.answer_read(cx, key);
     }
@@ -202,11 +231,9 @@ impl<P: Clone> Group<P> {
             return;
         }
         let Role::Primary(primary) = &mut self.role else { return };
-        let Some(ReadOp { asker, read, answer: Some((result, payload)), .. }) = primary.reads.slab.take(key)
-        else {
+        let Some(ReadOp { asker, answer: Some((result, payload)), .. }) = primary.reads.slab.take(key) else {
             return;
         };
-        cx.read_blocks = cx.read_blocks.saturating_sub(u64::from(read.range.count));
         cx.counters.reads += 1;
         cx.reply(asker, result, payload);
     }
@@ -227,6 +254,18 @@ impl<P: Clone> Group<P> {
             })
         };
         primary.needed(&self.state, cx.me).iter().all(good)
+    }
+
+    /// Whether reads are answered soon: nobody needed was silent for as long as a lease lasts.
+    pub(crate) fn is_answering(&self, cx: &Cx<P>) -> bool {
+        let Role::Primary(primary) = &self.role else { return false };
+        let is_heard = |s: &SliceId| {
+            primary.leases.iter().any(|l| l.slice == *s && cx.now.since(l.sent) < limits::LEASE)
+        };
+        self.is_current()
+            && !cx.is_hung
+            && !self.gives_way_to_the_whole()
+            && primary.needed(&self.state, cx.me).iter().all(is_heard)
     }
 
     /// A heartbeat was acknowledged: reads may follow.

@@ -29,6 +29,9 @@ impl<P: Clone> Group<P> {
                 break;
             };
             join.todo.remove(&object);
+            if cx.view.is_deleted(object.layer) {
+                continue; // a leftover that a late message brought (found in review: without its family nothing of it can be read)
+            }
             let sending = join.next();
             join.sending.insert(object, Sending { sending, ..Sending::default() });
             self.send_uncommitted(cx, joiner, object);

@@ -255,3 +255,32 @@ fn of_an_attachment_that_ended_no_copy_remembers_anything() {
     c.run(SECOND);
     c.settle();
 }
+
+#[test]
+fn a_discard_of_a_whole_chunk_needs_no_grant_of_memory() {
+    // found in review: it asked for the memory of all its blocks, more than each of several partners is ever granted
+    let mut c = Cluster::new(3, 2);
+    c.memory = Memory { clients: 4096, peers: 256 };
+    c.crash_all();
+    c.start_all();
+    c.run(6 * SECOND);
+    c.discard(0, 1, 0, BLOCKS_PER_CHUNK);
+    c.run(TENTH);
+    assert!(c.is_done(1));
+    c.settle();
+}
+
+#[test]
+fn reads_that_wait_for_a_lease_leave_memory_to_others_and_come_again() {
+    let mut c = Cluster::new(3, 2);
+    c.memory = Memory { clients: 64, peers: 256 };
+    c.crash_all();
+    c.start_all();
+    c.run(6 * SECOND);
+    (1..3).for_each(|node| c.separate(0, node));
+    c.run(Duration::from_millis(1100));
+    (1..=40).for_each(|n| c.read(0, n, n as u16));
+    c.run(TENTH);
+    let told = (1..=40).filter(|n| matches!(c.reply(*n), Some(ClientResult::Retry { .. }))).count();
+    assert!(told >= 20, "{told} of 40 are told to come again");
+}

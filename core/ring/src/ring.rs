@@ -164,6 +164,14 @@ impl Ring {
     pub fn pool(&self) -> &Pool {
         &self.pool
     }
+    /// The same pool, counted apart.
+    pub fn beside(&self) -> &Pool {
+        &self.inputs
+    }
+    /// Bytes of the buffer that is being filled on a connection, see [`Ring::receive_into`].
+    pub fn filling(&self, conn: ConnId) -> usize {
+        self.held(conn).and_then(|held| held.fill.as_ref()).map_or(0, |fill| fill.buf.len())
+    }
     /// What the kernel would not keep at hand for it, in one line that says what to do (L8).
     pub fn refusal(&self) -> Option<String> {
         self.engine.borrow().refusal()

@@ -12,15 +12,21 @@ const COPIED_MAX: usize = 16 << 10;
 pub struct Stream<M> {
     /// A message whose payload is being received into its buffer.
     waiting: Option<M>,
+    /// Payloads are counted apart, see [`Pool::beside`](sarsen_buffer::Pool::beside).
+    is_beside: bool,
 }
 
 impl<M> Default for Stream<M> {
     fn default() -> Stream<M> {
-        Stream { waiting: None }
+        Stream { waiting: None, is_beside: false }
     }
 }
 
 impl<M> Stream<M> {
+    /// Frames whose payloads are counted apart: they have a bound of their own.
+    pub fn beside() -> Stream<M> {
+        Stream { waiting: None, is_beside: true }
+    }
     /// The next whole frame; `None` until more was received.
     pub fn next(
         &mut self,
@@ -45,7 +51,8 @@ impl<M> Stream<M> {
             ring.consume(conn, len);
             return Ok(Some((message, None)));
         }
-        let mut payload = ring.pool().take(header.payload_len);
+        let pool = if self.is_beside { ring.beside() } else { ring.pool() };
+        let mut payload = pool.take(header.payload_len);
         if bytes.len() >= len {
             payload.get_mut().copy_from_slice(&bytes[at..len]);
             ring.consume(conn, len);

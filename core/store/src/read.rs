@@ -282,7 +282,10 @@ impl<D: Disk> Store<D> {
         read.parts[part].buf = buf;
         read.parts[part].is_ok = is_ok;
         read.left -= 1;
-        if read.left > 0 {
+        let (is_last, place) = (read.left == 0, read.parts[part].start);
+        let failed = place..place + if is_ok { 0 } else { read.parts[part].blocks as u64 };
+        self.count_failed_repairs(failed);
+        if !is_last {
             return;
         }
         if let Some(Pending { token, stage: Stage::Data(read), .. }) = self.reads.end(number) {

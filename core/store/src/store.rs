@@ -1,6 +1,6 @@
 //! The store of one slice: what is asked of it, and the turns in which it reaches the disk.
 use crate::cache::Cache;
-use crate::disk::{Completion, Disk, DiskError, OpId};
+use crate::disk::{Completion, Disk, OpId};
 use crate::events::{Event, Tally, Token};
 use crate::flight::{InFlight, Item, Who, Writes};
 use crate::group::{Group, Groups, Left};
@@ -14,6 +14,7 @@ use crate::space::{Barrier, Space};
 use crate::table::Directory;
 use sarsen_buffer::{Buf, Pool};
 use sarsen_types::limits::JOURNAL_WINDOW_MAX;
+use sarsen_types::record::Body;
 use sarsen_types::slab::Slab;
 use sarsen_types::{BLOCK_SIZE, DriveIdentity, GroupId, Instant, Ledger, OpenId, Record, Version};
 use std::collections::VecDeque;
@@ -62,8 +63,9 @@ pub struct SpaceReport {
     pub join_blocks_free: u64,
 }
 
-/// Reads in a row that may fail: more, and it is the drive, not places on it.
-const FAILED_READS_MAX: usize = 256;
+/// Places of repaired blocks that are remembered, and how often one may be unreadable: more, and it is the drive.
+const REPAIRED_MAX: usize = 64;
+const FAILED_REPAIRS_MAX: usize = 16;
 /// Of a drive clients fill at most so much, in per cent (S16).
 const CLIENTS_PER_CENT: u64 = 95;
 /// And joining copies.
@@ -148,8 +150,9 @@ pub struct Store<D: Disk> {
     trims: usize,
     /// When something completed last, or something other than TRIMs was there to complete again.
     silent_since: Instant,
-    /// Reads in a row that failed.
-    failed_reads: usize,
+    /// Places of blocks repaired last, and how often one could not be read.
+    repaired: VecDeque<u64>,
+    failed_repairs: usize,
     pub(crate) reads: Reads,
     pub(crate) ready: Vec<Event>,
     completions: Vec<Completion>,
@@ -220,7 +223,8 @@ impl<D: Disk> Store<D> {
             has_settled: false,
             owed: [0; 2],
             ops: Slab::default(),
-            failed_reads: 0,
+            repaired: VecDeque::new(),
+            failed_repairs: 0,
             trims: 0,
             silent_since: Instant(0),
             reads: Reads::default(),
@@ -441,9 +445,6 @@ impl<D: Disk> Store<D> {
         let Some(op) = self.ops.take(done.id.0) else { return };
         self.silent_since = self.now;
         self.trims -= usize::from(matches!(op, Op::Trim(_)));
-        if matches!(op, Op::Read(..) | Op::Page(_)) {
-            self.count_failed_reads(&done.result);
-        }
         match (op, done.result) {
             (Op::Journal(sequence), Ok(())) => self.journaled(sequence),
             (Op::Data(sequence, ..), Ok(())) => self.part_ended(sequence),
@@ -471,13 +472,19 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    /// A drive that takes writes and gives nothing back would be repaired, block by block, for ever (found in review).
-    fn count_failed_reads(&mut self, result: &Result<(), DiskError>) {
-        self.failed_reads = if result.is_ok() { 0 } else { self.failed_reads + 1 };
-        if let Err(why) = result
-            && self.failed_reads > FAILED_READS_MAX
-        {
-            self.fail(format!("nothing can be read from the drive any more, the last time: {why}"));
+    /// A block was repaired, at this place.
+    fn repaired_at(&mut self, place: u64) {
+        self.repaired.push_back(place);
+        if self.repaired.len() > REPAIRED_MAX {
+            self.repaired.pop_front();
+        }
+    }
+
+    /// A drive that takes repairs and does not give them back would be repaired, block by block, for ever (found in review).
+    pub(crate) fn count_failed_repairs(&mut self, failed: std::ops::Range<u64>) {
+        self.failed_repairs += self.repaired.iter().filter(|place| failed.contains(place)).count();
+        if self.failed_repairs > FAILED_REPAIRS_MAX {
+            self.fail("what was repaired on the drive cannot be read from it".into());
         }
     }
 
@@ -549,6 +556,9 @@ impl<D: Disk> Store<D> {
 
     /// What a record does to map and ledger, in journal order.
     pub(crate) fn apply(&mut self, record: &Record, places: &[u64]) {
+        if matches!(record.body, Body::Repair { .. }) {
+            places.iter().for_each(|place| self.repaired_at(*place));
+        }
         let mut left = std::mem::take(&mut self.left);
         self.group(record.group).apply(record, places, &mut left);
         self.release(left.gone.drain(..));

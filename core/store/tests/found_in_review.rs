@@ -305,20 +305,25 @@ fn a_device_that_is_silent_under_a_checkpoint_is_noticed_and_a_trim_may_take_its
 }
 
 #[test]
-fn a_drive_that_gives_nothing_back_ends_and_one_with_bad_places_does_not() {
+fn a_drive_that_does_not_give_back_what_was_repaired_ends_and_one_with_bad_places_does_not() {
     let mut bench = Bench::new(SIZE, 4 << 20);
-    (0..2).for_each(|n| _ = bench.write(object(n), BlockRange::new(0, 1000), 1));
+    let version = bench.write(object(1), BlockRange::new(0, 1000), 1);
     bench.checkpoint();
-    let mut fails_at = |bench: &mut Bench, n: u16, is_bad: bool| {
-        bench.store.disk_mut().errno = is_bad.then_some(5);
-        bench.ask(object(u32::from(n / 1000)), n % 1000);
+    let read_fails = |bench: &mut Bench, n: u16| {
+        bench.store.disk_mut().errno = Some(5);
+        bench.ask(object(1), n);
         let mut events = Vec::new();
         (0..16).for_each(|_| bench.store.finish(Instant(0), &mut events));
+        bench.store.disk_mut().errno = None;
         events.iter().any(|e| matches!(e, sarsen_store::events::Event::Failed(_)))
     };
     for n in 0..1000 {
-        assert!(!fails_at(&mut bench, n, n % 100 != 99), "{n}");
+        assert!(!read_fails(&mut bench, n), "{n}");
     }
-    let ended = (1000..2000).position(|n| fails_at(&mut bench, n, true));
-    assert!(ended.is_some_and(|n| (100..400).contains(&n)), "{ended:?}");
+    let ended = (0..1000).position(|_| {
+        bench.repair(object(1), 7, 1, version);
+        bench.quiet();
+        read_fails(&mut bench, 7)
+    });
+    assert!(ended.is_some_and(|n| (8..64).contains(&n)), "{ended:?}");
 }

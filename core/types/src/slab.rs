@@ -50,6 +50,12 @@ impl<T> Slab<T> {
         Some(value)
     }
 
+    /// The keys of all that is kept.
+    pub fn keys(&self) -> impl Iterator<Item = u64> {
+        let used = self.slots.iter().enumerate().filter(|(_, slot)| slot.1.is_some());
+        used.map(|(index, slot)| u64::from(slot.0) << 32 | index as u64)
+    }
+
     /// What is kept.
     pub fn values(&self) -> impl Iterator<Item = &T> {
         self.slots.iter().filter_map(|s| s.1.as_ref())

@@ -34,6 +34,13 @@ pub struct View {
     pub fences: Vec<(AttachmentId, Generation, Vec<GroupId>)>,
 }
 
+impl View {
+    /// Whether a layer was deleted: one row of numbers is for attachments and layers, and only grows (R42).
+    pub fn is_deleted(&self, layer: LayerId) -> bool {
+        layer.0 <= self.last_attachment.0 && !self.layers.contains_key(&layer)
+    }
+}
+
 /// A layer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct LayerView {

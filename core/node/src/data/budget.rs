@@ -6,7 +6,7 @@ use sarsen_slice::Memory;
 use sarsen_types::BLOCK_SIZE;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Bytes of data of clients and other slices.
+/// Bytes of data of clients and other slices. Each other slice is granted a little whatever its part is, see [`Memory::grant`].
 const PAYLOAD: usize = 48 << 20;
 /// Bytes that busy connections take for what they receive, beyond the little each has.
 const INPUTS: usize = 8 << 20;
@@ -22,7 +22,7 @@ pub struct Budget(AtomicUsize);
 /// What one slice has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Share {
-    /// Bytes of data; while there are more, clients wait.
+    /// Bytes of data.
     pub payload: usize,
     /// Bytes for what is received, see [`sarsen_ring::RingConfig::wide_inputs`].
     pub inputs: usize,
@@ -41,10 +41,14 @@ impl Budget {
 }
 
 impl Share {
+    /// Bytes for clients.
+    pub fn clients(&self) -> usize {
+        self.payload / 8 * (8 - PEERS_EIGHTHS)
+    }
     /// What the slice keeps of it for whom.
     pub fn memory(&self) -> Memory {
-        let peers = self.payload / 8 * PEERS_EIGHTHS / BLOCK_SIZE;
-        Memory { clients: (self.payload / BLOCK_SIZE - peers) as u64, peers: peers as u64 }
+        let peers = (self.payload - self.clients()) / BLOCK_SIZE;
+        Memory { clients: (self.clients() / BLOCK_SIZE) as u64, peers: peers as u64 }
     }
 }
 

@@ -37,7 +37,7 @@ const ROT_EVERY: Duration = Duration::from_secs(5);
 const LINGER: Duration = Duration::from_millis(300);
 /// At the end of a stop, how long the last answers have to leave.
 const FLUSH_MAX: Duration = Duration::from_millis(200);
-/// While clients wait for memory for so long, the one that leaves most of its answers unread is dropped: the others wait for it.
+/// While clients wait for memory for so long, the one that holds most of it, unread or unsent, is dropped: the others wait for it.
 const SHORT_MAX: Duration = Duration::from_secs(5);
 /// While they wait, how often those whose other end is gone are looked for: nothing is read of them, so nothing tells.
 const HANG_UPS_EVERY: Duration = Duration::from_secs(1);
@@ -102,7 +102,7 @@ pub fn run<S: Opened>(mut ring: Ring, store: S, inbox: Receiver<ToSlice>, config
         config,
         roles: Vec::new(),
         dialing: Vec::new(),
-        payload_max: share.payload,
+        clients_max: share.clients(),
         paused: VecDeque::new(),
         short_since: None,
         looked_for_hang_ups: Instant(0),
@@ -120,6 +120,9 @@ pub fn run<S: Opened>(mut ring: Ring, store: S, inbox: Receiver<ToSlice>, config
     worker.registered(now, view, is_stale);
     for message in early.into_iter().chain(inbox.try_iter()) {
         worker.told(now, message);
+    }
+    if worker.has_failed {
+        return;
     }
     worker.end_turn(now);
     worker.turns(&inbox);
@@ -172,8 +175,8 @@ struct Worker<M> {
     /// By the ring's slot of the connection.
     roles: Vec<Option<(ConnId, Role)>>,
     dialing: Vec<(ConnId, SliceId, Instant)>,
-    /// While buffers of so many bytes are in use or promised, requests of clients wait in their sockets.
-    payload_max: usize,
+    /// While clients' buffers of so many bytes are in use or promised, their requests wait in their sockets.
+    clients_max: usize,
     /// Clients whose bytes wait for memory, in turn.
     paused: VecDeque<ConnId>,
     /// Since when there is none.
@@ -204,6 +207,9 @@ impl<M: Machine> Worker<M> {
             let now = self.ring.turn(self.deadline(), &mut events);
             for event in events.drain(..) {
                 self.event(now, event, inbox);
+            }
+            if self.has_failed {
+                return; // abandoned: not even what is gathered is written
             }
             self.resume_clients(now);
             self.end_turn(now);
@@ -359,7 +365,7 @@ impl<M: Machine> Worker<M> {
                         self.take_role(before);
                         self.ring.close(before);
                     }
-                    self.set_role(conn, Role::Peer { slice: peer.slice, stream: Stream::default() });
+                    self.set_role(conn, Role::Peer { slice: peer.slice, stream: Stream::beside() });
                     // before the first heartbeat, which would overtake it else
                     Acceptor::ready(&mut self.head);
                     self.ring.send_urgent(conn, &self.head);
@@ -454,7 +460,7 @@ impl<M: Machine> Worker<M> {
                     return self.ring.close(conn);
                 }
                 self.last_refusal = None;
-                self.set_role(conn, Role::Peer { slice: to, stream: Stream::default() });
+                self.set_role(conn, Role::Peer { slice: to, stream: Stream::beside() });
                 let same_kernel = welcome.boot_id == self.config.identity.boot_id;
                 self.machine.step(now, Input::PeerUp { slice: to, same_kernel }, &mut self.out);
                 self.read_peer(now, conn);
@@ -545,7 +551,7 @@ impl<M: Machine> Worker<M> {
 
     /// Whether clients wait for memory.
     fn is_short(&self) -> bool {
-        self.ring.pool().live_bytes() + self.machine.read_bytes() > self.payload_max
+        self.ring.pool().live_bytes() + self.machine.read_bytes() > self.clients_max
     }
 
     /// Reads on where reading stopped for want of memory: a request of each in turn, so that none takes what all wait for.
@@ -578,7 +584,9 @@ impl<M: Machine> Worker<M> {
         }
         self.short_since = Some(now);
         let clients = self.roles.iter().flatten().filter(|r| matches!(r.1, Role::Client { .. })).map(|r| r.0);
-        let most = clients.map(|conn| (self.ring.queued(conn), conn)).max();
+        // of one that is frozen in the middle of a write the buffer is there, and never filled (found in review)
+        let held = |conn| self.ring.queued(conn) + self.ring.filling(conn);
+        let most = clients.map(|conn| (held(conn), conn)).max();
         if let Some((_, conn)) = most.filter(|m| m.0 > 0) {
             self.hang_up(now, conn);
         }
