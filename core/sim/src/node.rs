@@ -87,6 +87,8 @@ pub struct Node {
     pub older: Option<Image>,
     /// Bits of its drive flipped, and nobody knows which.
     pub is_rotten: bool,
+    /// Bits of its drive flipped once: what is corrupt there has a cause.
+    pub had_rot: bool,
     /// The drive it had before, gone for good: somebody may say so (R28).
     pub lost: Option<DriveId>,
     /// Its drive ended under it (S9).
@@ -146,6 +148,7 @@ impl Node {
             stopping: None,
             older: None,
             is_rotten: false,
+            had_rot: false,
             lost: None,
             has_failed: false,
             is_dark: false,
@@ -290,6 +293,7 @@ impl Cluster {
         n.identity = identity(node, n.drives);
         let (image, region) = blank(n.identity);
         (n.disk, n.region, n.id, n.older, n.is_rotten) = (Some(image), region, None, None, false);
+        n.had_rot = false;
         self.damaged = Some(node);
         self.count("drives lost");
         self.say(|| format!("node {node} has a blank drive"));
@@ -366,12 +370,20 @@ impl Cluster {
         self.input(node, Input::Registered { view, is_stale });
     }
 
+    /// What was written and never rotted is what is read: a block was not used again before nothing needed it (R10, S12).
+    pub fn check_damage(&self, node: usize) {
+        let n = &self.nodes[node];
+        let damaged = n.slice.as_ref().map_or(0, |slice| slice.store().tally().damaged);
+        assert!(damaged == 0 || n.had_rot, "{damaged} blocks of node {node} are corrupt, and nothing rotted");
+    }
+
     /// A node ends.
     pub fn end(&mut self, node: usize, how: End) {
         let n = &mut self.nodes[node];
         (n.stopping, n.returns_at) = (None, None);
         n.later.clear();
-        let Some(slice) = n.slice.take() else { return };
+        self.check_damage(node);
+        let Some(slice) = self.nodes[node].slice.take() else { return };
         self.keep_counters(slice.counters(), slice.store().tally());
         let disk = std::mem::take(slice.into_store().disk_mut());
         let is_dark = how == End::PowerLoss;

@@ -92,7 +92,7 @@ pub fn rot(cluster: &mut Cluster, node: usize) {
     for (block, bit) in blocks.iter().zip(bits) {
         image.rot(*block, bit);
     }
-    cluster.nodes[node].is_rotten = true;
+    (cluster.nodes[node].is_rotten, cluster.nodes[node].had_rot) = (true, true);
     cluster.damaged = Some(node);
     cluster.count(match part {
         Part::Data => "rot of data",

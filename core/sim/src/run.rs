@@ -244,6 +244,7 @@ impl Play {
             self.read_all(turn);
         }
         agree(&mut self.cluster, Which::All);
+        (0..self.cluster.nodes.len()).for_each(|node| self.cluster.check_damage(node));
         for node in &mut self.cluster.nodes {
             let audit = node.store_mut().map_or(Ok(()), |store| store.audit());
             audit.unwrap_or_else(|why| panic!("the map of a store is wrong: {why}"));

@@ -15,6 +15,8 @@ pub struct Tally {
     pub runs: u64,
     /// Lists of runs merged into leaves.
     pub merged_lists: u64,
+    /// Blocks of data that were not what the map says of them.
+    pub damaged: u64,
 }
 
 /// Names a request to the store; chosen by who asks, told back in its event.

@@ -342,6 +342,7 @@ impl<D: Disk> Store<D> {
         if now.map_or(true, |now| now.place != read.place) {
             return;
         }
+        self.tally.damaged += 1;
         let object = group.objects.entry(id).or_default();
         object.family = spec.family;
         for stacks in [&mut object.over.stacks, &mut object.frozen.stacks] {
