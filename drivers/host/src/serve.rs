@@ -482,7 +482,11 @@ impl Host {
     /// Whether a client that rests goes on doing so; one that is gone is dropped.
     fn stays_at_rest(&mut self, now: Instant, conn: ConnId) -> bool {
         let (is_held, shows_hang_up) = (self.is_held(conn), self.ring.shows_hang_up(conn));
+        let has_answers = self.ring.queued(conn) > 0;
         let Some(Role::Nbd(Nbd { rest: Some(rest), .. })) = self.roles.get_mut(&conn) else { return false };
+        if is_held {
+            rest.forget_sent(has_answers);
+        }
         let is_held = is_held || !(shows_hang_up || rest.is_answered());
         let is_to_look = !is_held || rest.is_held(now);
         let is_current = !is_held && (shows_hang_up || self.ring.is_delivered(conn));

@@ -142,6 +142,40 @@ fn who_was_held_back_by_others_and_gave_up_meanwhile_is_not_read_on_from_when_th
 }
 
 #[test]
+fn what_a_client_acknowledged_while_others_held_it_back_does_not_tell_that_it_is_there_afterwards() {
+    // found in review: an answer it took meanwhile counted for ever, and it gave up after that one
+    let slice = Slice::start();
+    let served = export(&slice, tcp());
+    (0..2).for_each(|group| slice.hold(group));
+    let mut old = connect_tcp(&served);
+    old.ask(READ, 1, begin_of(1), 4096);
+    slice.await_held(1);
+    old.ask(READ, 2, begin_of(0), 1 << 20);
+    slice.await_held(2);
+    let mut others = [0; 2].map(|_| connect_tcp(&served));
+    for client in &mut others {
+        ask_for_much(client, 1);
+    }
+    slice.await_held(200);
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    stuff(&mut old.0, &write_request(3, begin_of(1), 1));
+    slice.let_go_of_one();
+    assert_eq!(old.reply(4096), (0, 1));
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    old.0.shutdown(Shutdown::Both).unwrap();
+    // the others are answered, and there is room; a request of the one that gave up is under way still
+    slice.let_go_of(1);
+    let mut new = connect_tcp(&served);
+    new.write(4, begin_of(1), 2);
+    assert_eq!(new.reply(0), (0, 4));
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    slice.let_go();
+    new.write(5, begin_of(1), 3);
+    assert_eq!(new.reply(0), (0, 5));
+    assert_eq!(slice.writes(), [2, 3]);
+}
+
+#[test]
 fn clients_that_together_ask_for_more_than_an_export_holds_are_all_served_in_turn() {
     let dir = tempfile::tempdir().unwrap();
     for listen in [tcp(), Listen::Socket(dir.path().join("nbd.sock"))] {
