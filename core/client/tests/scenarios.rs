@@ -589,6 +589,7 @@ fn an_idle_connection_is_closed_and_dialed_again_when_wanted() {
     stage.answer(&sent, ClientResult::Done);
     stage.wait(IDLE_MAX + ms(2000));
     assert_eq!(stage.hang_ups(), [A]);
+    assert!(stage.maps_needed().is_empty(), "that is no reason to doubt the map");
     assert_eq!(stage.client.deadline(), None, "nothing wakes an idle client");
     stage.write(0, &[1; 4096]);
     assert_eq!(stage.dials(), [A]);
