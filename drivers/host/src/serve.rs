@@ -31,8 +31,10 @@ const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// Bytes of answers that an NBD client may leave unread; nothing more is read from it until it takes them.
 const ANSWERS_MAX: usize = 64 << 20;
 /// Payload of requests under way that all NBD clients of an export may have together, those that left included: above that
-/// nothing more is read from who has something under way. It may be passed by what each sends at a time.
+/// nothing more is read from who has more than its share under way. It may be passed by what each sends at a time.
 const PAYLOAD_MAX: u64 = 128 << 20;
+/// The share of one.
+const SHARE: u64 = PAYLOAD_MAX / CLIENTS_MAX as u64;
 /// How long a client that is done may take to read the rest.
 const LEAVE_MAX: Duration = Duration::from_secs(10);
 /// How long the last answers may take to be taken when the export ends.
@@ -443,8 +445,10 @@ impl Host {
     /// answers.
     fn is_held(&self, conn: ConnId) -> bool {
         let Some(Role::Nbd(nbd)) = self.roles.get(&conn) else { return false };
-        // who has nothing under way is let in: its next answer, which it is then read on after, would never come
-        let is_many = self.payload >= PAYLOAD_MAX && nbd.connection.in_flight() > 0;
+        // who has less than its share is let in. Over TCP one that rests is read on from once it acknowledged a further answer:
+        // that would never come to who has nothing under way, and late to who has one small request of a group that is away,
+        // and would wait for that group because others were many for a moment (found in review)
+        let is_many = self.payload >= PAYLOAD_MAX && nbd.connection.payload() > SHARE;
         is_many || nbd.connection.is_full() || self.ring.queued(conn) > ANSWERS_MAX
     }
 

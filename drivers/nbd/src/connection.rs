@@ -106,6 +106,13 @@ impl Connection {
             _ => 0,
         }
     }
+    /// Bytes of their payload: of what they brought, or are to bring.
+    pub fn payload(&self) -> u64 {
+        match &self.stage {
+            Stage::Serve(serve) => serve.payload(),
+            _ => 0,
+        }
+    }
     /// Whether so much is under way that nothing more is taken.
     pub fn is_full(&self) -> bool {
         matches!(&self.stage, Stage::Serve(serve) if serve.is_full())

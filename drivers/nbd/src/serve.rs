@@ -46,6 +46,10 @@ impl Serve {
     pub fn in_flight(&self) -> usize {
         self.open.len() - self.free.len()
     }
+    /// Bytes of their payload.
+    pub fn payload(&self) -> u64 {
+        self.bytes
+    }
     /// So much is under way that nothing more is taken.
     pub fn is_full(&self) -> bool {
         self.in_flight() >= IN_FLIGHT_MAX || self.bytes > IN_FLIGHT_BYTES_MAX
