@@ -578,12 +578,16 @@ impl Host {
         }
     }
 
-    /// What it asked for runs on where it was sent, and is dropped where it was not.
+    /// What it asked for runs on where it was sent, and is dropped where it was not: unless it said goodbye. What comes before
+    /// that is carried out, and the end of its connection only says that nothing comes after (found in review).
     fn forget_nbd(&mut self, now: Instant, conn: ConnId) {
-        self.roles.remove(&conn);
+        let role = self.roles.remove(&conn);
+        let is_ending = matches!(role, Some(Role::Nbd(nbd)) if nbd.connection.is_ending());
         if let Some(base) = self.bases.remove(&conn) {
             self.nbd.remove(&base);
-            self.abandon(now, base);
+            if !is_ending {
+                self.abandon(now, base);
+            }
         }
     }
 

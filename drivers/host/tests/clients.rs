@@ -116,6 +116,26 @@ fn what_clients_that_left_had_asked_for_is_dropped_where_it_was_not_sent() {
 }
 
 #[test]
+fn what_was_asked_for_before_a_goodbye_is_carried_out_though_the_connection_ends_with_it() {
+    // found in review: libnbd ends its side of the connection right after the goodbye, and that dropped what was not sent
+    let slice = Slice::start();
+    let served = export(&slice, tcp());
+    slice.hold(0);
+    let mut other = connect_tcp(&served);
+    ask_for_much(&mut other, 0);
+    slice.await_held(200);
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    let mut client = connect_tcp(&served);
+    client.write(1, begin_of(1), 1);
+    client.ask(DISCONNECT, 2, 0, 0);
+    client.0.shutdown(Shutdown::Write).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert!(slice.writes().is_empty(), "it waits for room");
+    slice.let_go();
+    until(|| slice.writes() == [1]);
+}
+
+#[test]
 fn who_was_held_back_by_others_and_gave_up_meanwhile_is_not_read_on_from_when_they_leave() {
     let slice = Slice::start();
     let served = export(&slice, tcp());

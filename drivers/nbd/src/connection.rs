@@ -121,6 +121,10 @@ impl Connection {
     pub fn is_serving(&self) -> bool {
         matches!(self.stage, Stage::Serve(_))
     }
+    /// Whether the client said goodbye.
+    pub fn is_ending(&self) -> bool {
+        matches!(&self.stage, Stage::Serve(serve) if serve.is_ending())
+    }
     /// Whether the client said goodbye and all its requests were answered: close when everything was sent.
     pub fn is_over(&self) -> bool {
         match &self.stage {

@@ -54,6 +54,10 @@ impl Serve {
     pub fn is_full(&self) -> bool {
         self.in_flight() >= IN_FLIGHT_MAX || self.bytes > IN_FLIGHT_BYTES_MAX
     }
+    /// The client said goodbye.
+    pub fn is_ending(&self) -> bool {
+        self.is_ending
+    }
     /// The client said goodbye and has all answers.
     pub fn is_over(&self) -> bool {
         self.is_ending && self.in_flight() == 0

@@ -222,6 +222,7 @@ const GREETING_LEN: usize = 18;
 const AGREED_LEN: usize = 20 + 12 + 20;
 pub const READ: u16 = 0;
 pub const WRITE: u16 = 1;
+pub const DISCONNECT: u16 = 2;
 pub const TRIM: u16 = 4;
 
 /// A client of the export, after its handshake, with simple replies.
