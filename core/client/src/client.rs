@@ -201,9 +201,9 @@ impl Client {
         }
     }
 
-    /// Doubts the map when something is not answered for a while. Sends again what was not answered for long, when it has arrived where it was sent or nothing at all is heard from there.
-    /// What still lies in a queue before a slow link is not: copies behind it take the link from what was not sent yet, and the
-    /// more so the slower it is (found in review).
+    /// Doubts the map when something is not answered for a while. Sends again what was not answered for long, when it has arrived
+    /// where it was sent; one, when nothing at all is heard from there. What still lies in a queue before a slow link is not sent
+    /// again: copies behind it take the link from what was not sent yet, and the more so the slower it is (found in review).
     fn sweep(&mut self, now: Instant, out: &mut Vec<Output>) {
         let mut late = std::mem::take(&mut self.freed);
         let (mut any, mut is_in_doubt) = (false, false);
@@ -226,10 +226,13 @@ impl Client {
             .filter(|l| late.iter().any(|p| self.pieces[*p].state.is_sent_to(l.slice, l.heard)))
             .map(|l| l.slice)
             .collect();
-        late.retain(|p| self.is_due_again(now, *p, &silent));
+        // the oldest is the one that asks a silent slice whether it is there
+        late.sort_unstable_by_key(|p| self.pieces[*p].order);
         for piece in late.drain(..) {
-            self.pieces[piece].state = State::Ready;
-            self.send(now, piece, out);
+            if self.is_due_again(now, piece, &silent) {
+                self.pieces[piece].state = State::Ready;
+                self.send(now, piece, out);
+            }
         }
         self.freed = late;
         for slice in silent {
@@ -266,9 +269,9 @@ impl Client {
     fn is_due_again(&self, now: Instant, piece: u32, silent: &[SliceId]) -> bool {
         let Piece { state: State::Sent { to, at }, sendings, .. } = self.pieces[piece] else { return false };
         let Some(link) = self.links.iter().find(|l| l.slice == to) else { return false };
-        let is_silent = now.since(link.heard) >= UNANSWERED_MAX;
         let wait = UNANSWERED_MAX * (1 << sendings.again.min(DOUBLINGS_MAX));
-        !silent.contains(&to) && now.since(at) >= wait && (is_silent || link.has_passed(sendings))
+        let is_due = !silent.contains(&to) && now.since(at) >= wait;
+        is_due && (link.has_passed(sendings) || link.wants_probe(now))
     }
 
     /// Dials, greets, hangs up: what is due of the connections.

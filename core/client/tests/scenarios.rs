@@ -703,6 +703,22 @@ fn a_slice_that_stays_silent_is_hung_up_on_and_asked_anew() {
 }
 
 #[test]
+fn of_all_that_lies_at_a_silent_slice_only_the_oldest_is_sent_again() {
+    // found in review: after five seconds a whole window lay there twice, and a link that was slow had all of it to carry
+    let mut stage = Stage::greeted(&[A]);
+    let another = stage.chunk_of_another_group() * CHUNK_SIZE;
+    for n in 0..20 {
+        stage.write(another + (n << 14), &[1; 4096]);
+        stage.write(n << 14, &[1; 4096]);
+    }
+    let sent = stage.sent();
+    stage.wait(UNANSWERED_MAX * 2 - ms(1));
+    assert_eq!(stage.sent_one().1.id, sent[0].1.id);
+    stage.wait(ms(600));
+    assert_eq!((stage.hang_ups(), stage.sent().len()), (vec![A], 0));
+}
+
+#[test]
 fn a_drive_that_a_map_knows_no_way_to_is_left_at_once_and_what_it_says_counts_for_nothing() {
     // R28: it was given up as lost, and may be alive
     let mut stage = Stage::greeted(&[A, B]);
