@@ -217,6 +217,22 @@ fn a_client_with_one_stuck_request_is_not_held_back_because_others_ask_for_much(
 }
 
 #[test]
+fn a_slice_that_falls_silent_is_reason_to_doubt_the_map_within_two_seconds() {
+    // found in review: only the end of its connection was, ten seconds later; one dead node is to cost three (R40)
+    let slice = Slice::start();
+    let mut served = export(&slice, tcp());
+    slice.hold(0);
+    let mut client = connect_tcp(&served);
+    client.ask(READ, 1, begin_of(0), 4096);
+    slice.await_held(1);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let within = std::time::Duration::from_secs(2);
+        tokio::time::timeout(within, served.doubts.arise()).await.expect("another node is to be asked");
+    });
+}
+
+#[test]
 fn clients_that_together_ask_for_more_than_an_export_holds_are_all_served_in_turn() {
     let dir = tempfile::tempdir().unwrap();
     for listen in [tcp(), Listen::Socket(dir.path().join("nbd.sock"))] {
