@@ -29,7 +29,7 @@ const ROUND: Duration = Duration::from_millis(100);
 pub struct Client {
     http: reqwest::Client,
     urls: Vec<String>,
-    /// Where the last answer came from.
+    /// The node that was asked last, whether it answered or not.
     last: AtomicUsize,
     token: Option<String>,
     patience: Duration,
@@ -202,7 +202,8 @@ impl Client {
         Ok(map)
     }
 
-    /// The next call asks the next node first: there is reason to doubt the one that answered last.
+    /// The next call asks the next node first: there is reason to doubt the one that was asked last. That may be one that is
+    /// being asked, and is not waited for (found in review: it was asked again instead, when those before it were down).
     pub fn ask_another(&self) {
         let next = |last| Some((last + 1) % self.urls.len());
         let _ = self.last.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
@@ -229,6 +230,7 @@ impl Client {
             for at in 0..self.urls.len() {
                 let at = (first + at) % self.urls.len();
                 let url = &self.urls[at];
+                self.last.store(at, Ordering::Relaxed);
                 let mut request = self
                     .http
                     .request(method.clone(), format!("{url}{path}"))
@@ -243,10 +245,7 @@ impl Client {
                 match request.send().await {
                     Err(why) => tried.push(format!("{url}: {}", innermost(&why))),
                     Ok(response) => match read(url, response).await {
-                        Ok(answer) => {
-                            self.last.store(at, Ordering::Relaxed);
-                            return Ok(answer);
-                        }
+                        Ok(answer) => return Ok(answer),
                         Err(why) if why.is_passing() => passing = Some(why),
                         Err(why) => return Err(why),
                     },

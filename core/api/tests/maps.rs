@@ -47,3 +47,33 @@ fn a_node_that_knows_of_nothing_new_is_not_asked_for_ever() {
     };
     assert_eq!((revision(0), revision(5), revision(5)), (5, 5, 9));
 }
+
+/// A node that takes calls and answers none: its process was stopped.
+fn stopped_node() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || listener.incoming().collect::<Vec<_>>());
+    url
+}
+
+/// A node that is down.
+fn no_node() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    format!("http://{}", listener.local_addr().unwrap())
+}
+
+#[test]
+fn a_doubt_is_of_the_node_that_is_being_asked() {
+    // found in review: the one after the last that had answered was asked instead, the very node that did not answer
+    let client = Client::new(vec![no_node(), stopped_node(), node(9)], None).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let ask = || client.volume_map(AttachmentId(1), SessionId(1), Revision(5));
+    let begun = std::time::Instant::now();
+    runtime.block_on(async {
+        let in_doubt = tokio::time::timeout(std::time::Duration::from_millis(500), ask()).await;
+        assert!(in_doubt.is_err(), "it waits for the node that was stopped");
+        client.ask_another();
+        assert_eq!(ask().await.unwrap().revision, Revision(9));
+    });
+    assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{:?}", begun.elapsed());
+}

@@ -54,7 +54,7 @@ impl Client {
             other => {
                 if other == ClientResult::Refused(Refusal::Unknown) {
                     // the attachment may be gone: metadata know, and tell our owner
-                    out.push(Output::NeedMap { revision: Revision(self.map.revision.0 + 1) });
+                    self.need_newer_map(out);
                 }
                 let Client { links, jitter, .. } = self;
                 let mut at = links[link].backoff.failed(now, jitter);
@@ -141,7 +141,7 @@ impl Client {
             Refusal::Malformed => self.spoiled(now, at, from, Error::Refused(why), out),
             Refusal::Unknown => {
                 // the attachment may be gone: metadata know, and tell our owner
-                out.push(Output::NeedMap { revision: Revision(self.map.revision.0 + 1) });
+                self.need_newer_map(out);
                 self.rest(now, at, now);
             }
         }

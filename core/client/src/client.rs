@@ -8,19 +8,24 @@ use crate::slab::Slab;
 use crate::window::Window;
 use sarsen_types::view::group_index;
 use sarsen_types::{
-    AttachmentId, ChunkIndex, Duration, Epoch, Generation, GroupId, Instant, SessionId, SliceId, VolumeMap,
+    AttachmentId, ChunkIndex, Duration, Epoch, Generation, GroupId, Instant, Revision, SessionId, SliceId,
+    VolumeMap,
 };
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// What is under way is looked through this often.
-const SWEEP: Duration = Duration::from_secs(1);
+pub(crate) const SWEEP: Duration = Duration::from_millis(500);
+/// What is not answered for this long is reason to doubt the map: another slice may lead by now, and it may be that nothing else
+/// tells. One dead node is to cost three seconds at most (R40).
+pub const DOUBTED_AFTER: Duration = Duration::from_secs(1);
 /// A request nothing is heard of for this long, on a connection that stands, is sent again: it takes effect once (R21). The
 /// wait doubles with each sending.
 pub const UNANSWERED_MAX: Duration = Duration::from_secs(5);
 /// Doublings of that wait.
 const DOUBLINGS_MAX: u32 = 2;
-const _: () = assert!(SWEEP.as_nanos() < UNANSWERED_MAX.as_nanos());
+const _: () = assert!(SWEEP.as_nanos() <= DOUBTED_AFTER.as_nanos());
+const _: () = assert!(DOUBTED_AFTER.as_nanos() < UNANSWERED_MAX.as_nanos());
 
 /// What does not change in a client's life.
 #[derive(Clone, Debug)]
@@ -196,21 +201,24 @@ impl Client {
         }
     }
 
-    /// Sends again what was not answered for long, when it has arrived where it was sent or nothing at all is heard from there.
-    /// What still lies in a queue before a slow link is not: copies behind it take the link from what was not sent yet, and the
-    /// more so the slower it is (found in review).
+    /// Doubts the map when something is not answered for a while. Sends again what was not answered for long, when it has arrived
+    /// where it was sent; one, when nothing at all is heard from there. What still lies in a queue before a slow link is not sent
+    /// again: copies behind it take the link from what was not sent yet, and the more so the slower it is (found in review).
     fn sweep(&mut self, now: Instant, out: &mut Vec<Output>) {
         let mut late = std::mem::take(&mut self.freed);
-        let mut any = false;
+        let (mut any, mut is_in_doubt) = (false, false);
         for group in &self.groups {
             for piece in group.window.open() {
-                if let State::Sent { at, .. } = self.pieces[piece].state {
-                    any = true;
-                    if now.since(at) >= UNANSWERED_MAX {
-                        late.push(piece);
-                    }
+                any = true;
+                let held = &self.pieces[piece];
+                is_in_doubt = is_in_doubt || self.is_reason_to_doubt(now, held);
+                if matches!(held.state, State::Sent { at, .. } if now.since(at) >= UNANSWERED_MAX) {
+                    late.push(piece);
                 }
             }
+        }
+        if is_in_doubt {
+            self.need_newer_map(out);
         }
         // where nothing came since, what is sent again would only lie behind what was sent before (found in review)
         let is_silent = |l: &&Link| l.stage == Stage::Up && now.since(l.heard) >= UNANSWERED_MAX * 2;
@@ -218,10 +226,13 @@ impl Client {
             .filter(|l| late.iter().any(|p| self.pieces[*p].state.is_sent_to(l.slice, l.heard)))
             .map(|l| l.slice)
             .collect();
-        late.retain(|p| self.is_due_again(now, *p, &silent));
+        // the oldest is the one that asks a silent slice whether it is there
+        late.sort_unstable_by_key(|p| self.pieces[*p].order);
         for piece in late.drain(..) {
-            self.pieces[piece].state = State::Ready;
-            self.send(now, piece, out);
+            if self.is_due_again(now, piece, &silent) {
+                self.pieces[piece].state = State::Ready;
+                self.send(now, piece, out);
+            }
         }
         self.freed = late;
         for slice in silent {
@@ -232,13 +243,35 @@ impl Client {
         }
     }
 
+    /// Whether the map that sends a piece where it goes may be too old. A slice that leads may fall silent without an end of its
+    /// connection: its kernel acknowledges what a stopped process does not read. Or it may be cut off from the others, answer
+    /// that it cannot now, and never learn that another leads (found in review).
+    fn is_reason_to_doubt(&self, now: Instant, piece: &Piece) -> bool {
+        let is_long = |since| now.since(since) >= DOUBTED_AFTER;
+        is_long(piece.since)
+            && match piece.state {
+                State::Sent { to, at } => {
+                    let heard = self.links.iter().find(|l| l.slice == to).map_or(at, |l| l.heard);
+                    piece.backoff.tries() > 0 || is_long(at.max(heard))
+                }
+                State::Ready | State::Resting(_) | State::AwaitsMap(_) => true,
+                // what it waits for is asked about
+                State::Backlogged | State::Blocked(_) | State::Answered => false,
+            }
+    }
+
+    /// The map is too old, or may be.
+    pub(crate) fn need_newer_map(&self, out: &mut Vec<Output>) {
+        out.push(Output::NeedMap { revision: Revision(self.map.revision.0 + 1) });
+    }
+
     /// Whether a piece that was not answered for long goes out again; not to those that are hung up on.
     fn is_due_again(&self, now: Instant, piece: u32, silent: &[SliceId]) -> bool {
         let Piece { state: State::Sent { to, at }, sendings, .. } = self.pieces[piece] else { return false };
         let Some(link) = self.links.iter().find(|l| l.slice == to) else { return false };
-        let is_silent = now.since(link.heard) >= UNANSWERED_MAX;
         let wait = UNANSWERED_MAX * (1 << sendings.again.min(DOUBLINGS_MAX));
-        !silent.contains(&to) && now.since(at) >= wait && (is_silent || link.has_passed(sendings))
+        let is_due = !silent.contains(&to) && now.since(at) >= wait;
+        is_due && (link.has_passed(sendings) || link.wants_probe(now))
     }
 
     /// Dials, greets, hangs up: what is due of the connections.
@@ -518,10 +551,5 @@ impl Client {
         out: &mut Vec<Output>,
     ) {
         out.push(Output::Complete { token, result });
-    }
-
-    pub(crate) fn note_sent(&mut self, now: Instant) {
-        self.counters.sent += 1;
-        self.alarm(now + SWEEP);
     }
 }

@@ -94,7 +94,8 @@ pub enum Output {
         /// How.
         result: Result<Answer, Error>,
     },
-    /// The map is too old: ask for one of at least this revision.
+    /// The map is too old, or there is reason to think so: ask for one of at least this revision. Said again and again while
+    /// something is not answered.
     NeedMap {
         /// The revision.
         revision: Revision,

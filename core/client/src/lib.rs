@@ -11,7 +11,7 @@
 //! client.rs  route    chunk -> group
 //! send.rs    send     group -> primary -> a greeted connection   (link)
 //! answer.rs  answered an end, or once more    (backoff)
-//! client.rs  sweep    what arrived and was not answered for long, once more
+//! client.rs  sweep    what was not answered for a while: a newer map; what arrived and was not answered for long, once more
 //! ```
 //! Invariants: a piece has one number until it is told that this number was never executed (R21); a write is not sent
 //! while an earlier one it overlaps is unanswered (R22); data whose checksum does not match leave as an error, never as
@@ -32,6 +32,6 @@ mod window;
 mod write;
 
 pub use answer::SPOILED_MAX;
-pub use client::{Client, Config, Counters, UNANSWERED_MAX};
+pub use client::{Client, Config, Counters, DOUBTED_AFTER, UNANSWERED_MAX};
 pub use io::{Answer, Error, Extent, Input, Op, Output, Token};
 pub use link::{GREETING_MAX, IDLE_MAX};

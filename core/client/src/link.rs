@@ -1,5 +1,6 @@
 //! The connection to one slice: dialed when something wants it, greeted before anything else (D2), closed when idle.
 use crate::backoff::Backoff;
+use crate::client::UNANSWERED_MAX;
 use crate::piece::Sendings;
 use sarsen_types::{Duration, Instant, SliceId};
 
@@ -72,6 +73,11 @@ impl Link {
     /// Whether all sendings of a piece have left us and were read there: a copy would not just lie behind what is on its way.
     pub fn has_passed(&self, piece: Sendings) -> bool {
         piece.last < self.passed
+    }
+    /// Whether something is to be sent again only to see if it is answered: nothing came for long, nor was anything sent. One
+    /// will do: all that is late would lie behind itself where nothing is read (found in review).
+    pub fn wants_probe(&self, now: Instant) -> bool {
+        now.since(self.heard.max(self.used)) >= UNANSWERED_MAX
     }
     /// When it wants to be looked after though nothing happened.
     pub fn alarm(&self) -> Option<Instant> {

@@ -117,6 +117,8 @@ pub struct Piece {
     pub order: u64,
     /// Its number (R21); 0 before it has one.
     pub number: u64,
+    /// When it got that.
+    pub since: Instant,
     /// Its group, by place in the client's list.
     pub group: u32,
     /// Its bytes.

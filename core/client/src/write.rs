@@ -1,5 +1,5 @@
 //! A request comes in: bounds, permit, checksums of each block, pieces (D1, S2, R8).
-use crate::client::Client;
+use crate::client::{Client, SWEEP};
 use crate::io::{Answer, Error, Op, Output, Token};
 use crate::piece::{Kind, Piece, Request, State};
 use crate::split::{Cut, Span, split};
@@ -107,6 +107,7 @@ impl Client {
                 index,
                 order: self.next_order,
                 number: 0,
+                since: now,
                 group: self.route(span.chunk),
                 span,
                 kind,
@@ -152,8 +153,11 @@ impl Client {
     pub(crate) fn admit(&mut self, now: Instant, at: u32, out: &mut Vec<Output>) {
         let number = self.next_number;
         self.next_number += 1;
+        // from now on it is looked after, wherever it waits
+        self.alarm(now + SWEEP);
         let piece = &mut self.pieces[at];
         piece.number = number;
+        piece.since = now;
         let entry = Entry {
             number,
             piece: Some(at),

@@ -175,12 +175,9 @@ async fn follow(
 ) -> anyhow::Error {
     let mut known = first.revision;
     loop {
-        let asked = tokio::select! {
-            asked = api.volume_map(id, session, known) => asked,
-            () = doubts.arise() => {
-                api.ask_another();
-                continue;
-            }
+        let Some(asked) = unless_doubted(api.volume_map(id, session, known), doubts).await else {
+            api.ask_another();
+            continue;
         };
         match asked {
             Ok(map) => {
@@ -196,6 +193,16 @@ async fn follow(
             Err(ApiError::Refused { status: 404, .. }) => return anyhow!("the attachment was taken away"),
             Err(_) => tokio::time::sleep(AGAIN).await,
         }
+    }
+}
+
+/// What comes of asking; nothing when a doubt comes first. An answer that is there counts: it may be the newer map, and a doubt is
+/// kept meanwhile (found in review).
+async fn unless_doubted<T>(asking: impl Future<Output = T>, doubts: &mut Doubts) -> Option<T> {
+    tokio::select! {
+        biased;
+        answer = asking => Some(answer),
+        () = doubts.arise() => None,
     }
 }
 
@@ -274,6 +281,16 @@ mod tests {
             }
         });
         url
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn an_answer_that_is_there_counts_though_there_is_a_doubt_and_the_doubt_is_kept() {
+        for _ in 0..50 {
+            let mut doubts = Doubts::default();
+            doubts.raiser().notify_one();
+            assert_eq!(unless_doubted(std::future::ready(7), &mut doubts).await, Some(7));
+            assert_eq!(unless_doubted(std::future::pending::<u8>(), &mut doubts).await, None);
+        }
     }
 
     #[test]

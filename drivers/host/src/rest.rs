@@ -2,8 +2,8 @@
 //!
 //! What a client of TCP left unread may be old: it may have given the connection up, sent all of it again on another, and
 //! written more there. Its goodbye lies behind what is unread, in a window of nothing, and is not seen. So it is read on only
-//! once it acknowledged answers that were sent since it rests: a connection that was given up answers those with a reset (R22;
-//! found in review).
+//! once it acknowledged answers that were sent since nothing but that holds it up: a connection that was given up answers those
+//! with a reset (R22; found in review). What it acknowledged before tells nothing: others may have held it up for minutes since.
 use sarsen_types::{Duration, Instant};
 
 /// A client whose acknowledgement is waited for is looked at so soon at first.
@@ -20,7 +20,8 @@ pub struct Rest {
     acks_since: Option<Instant>,
     /// When it was last seen to be there.
     seen: Instant,
-    /// An answer was sent since, or is to be: its acknowledgement will tell that the client is there still.
+    /// An answer was sent since nothing else holds it up, or is to be: its acknowledgement will tell that the client is there
+    /// still.
     is_answered: bool,
 }
 
@@ -33,9 +34,14 @@ impl Rest {
     pub fn answered(&mut self) {
         self.is_answered = true;
     }
-    /// Whether an answer was sent since it rests.
+    /// Whether an answer was sent since nothing else holds it up.
     pub fn is_answered(&self) -> bool {
         self.is_answered
+    }
+    /// Something else holds it up still: answers it was sent so far say too little when that ends, but for those that have not
+    /// left (found in review). It is sent others: one that is held up has requests under way, or answers that have not left.
+    pub fn forget_sent(&mut self, has_answers: bool) {
+        self.is_answered = has_answers;
     }
     /// Something else holds it up. Whether to look if it is still there: that costs a system call, and is done now and then.
     pub fn is_held(&mut self, now: Instant) -> bool {

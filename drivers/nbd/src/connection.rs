@@ -106,6 +106,13 @@ impl Connection {
             _ => 0,
         }
     }
+    /// Bytes of their payload: of what they brought, or are to bring.
+    pub fn payload(&self) -> u64 {
+        match &self.stage {
+            Stage::Serve(serve) => serve.payload(),
+            _ => 0,
+        }
+    }
     /// Whether so much is under way that nothing more is taken.
     pub fn is_full(&self) -> bool {
         matches!(&self.stage, Stage::Serve(serve) if serve.is_full())
@@ -113,6 +120,10 @@ impl Connection {
     /// Whether the handshake is over.
     pub fn is_serving(&self) -> bool {
         matches!(self.stage, Stage::Serve(_))
+    }
+    /// Whether the client said goodbye.
+    pub fn is_ending(&self) -> bool {
+        matches!(&self.stage, Stage::Serve(serve) if serve.is_ending())
     }
     /// Whether the client said goodbye and all its requests were answered: close when everything was sent.
     pub fn is_over(&self) -> bool {

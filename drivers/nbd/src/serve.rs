@@ -46,9 +46,17 @@ impl Serve {
     pub fn in_flight(&self) -> usize {
         self.open.len() - self.free.len()
     }
+    /// Bytes of their payload.
+    pub fn payload(&self) -> u64 {
+        self.bytes
+    }
     /// So much is under way that nothing more is taken.
     pub fn is_full(&self) -> bool {
         self.in_flight() >= IN_FLIGHT_MAX || self.bytes > IN_FLIGHT_BYTES_MAX
+    }
+    /// The client said goodbye.
+    pub fn is_ending(&self) -> bool {
+        self.is_ending
     }
     /// The client said goodbye and has all answers.
     pub fn is_over(&self) -> bool {

@@ -88,9 +88,21 @@ impl Slice {
     pub fn let_go(&self) {
         let mut play = self.play.lock().unwrap();
         play.stuck.clear();
-        for (mut socket, request) in std::mem::take(&mut play.held) {
-            let _ = socket.write_all(&answer(&request, None));
-        }
+        answer_all(std::mem::take(&mut play.held));
+    }
+    /// The same of one group.
+    pub fn let_go_of(&self, group: u32) {
+        let mut play = self.play.lock().unwrap();
+        play.stuck.remove(&GroupId(group));
+        let (gone, held) =
+            std::mem::take(&mut play.held).into_iter().partition(|h| h.1.group == GroupId(group));
+        play.held = held;
+        answer_all(gone);
+    }
+    /// The oldest of what is held is answered.
+    pub fn let_go_of_one(&self) {
+        let first = self.play.lock().unwrap().held.remove(0);
+        answer_all(vec![first]);
     }
     /// Waits until so many requests are held.
     pub fn await_held(&self, count: usize) {
@@ -150,6 +162,12 @@ impl Slice {
     }
 }
 
+fn answer_all(held: Vec<(TcpStream, ClientRequest)>) {
+    for (mut socket, request) in held {
+        let _ = socket.write_all(&answer(&request, None));
+    }
+}
+
 fn read_some(socket: &mut TcpStream, bytes: &mut Vec<u8>) -> bool {
     let mut room = [0; 64 << 10];
     match socket.read(&mut room) {
@@ -204,6 +222,7 @@ const GREETING_LEN: usize = 18;
 const AGREED_LEN: usize = 20 + 12 + 20;
 pub const READ: u16 = 0;
 pub const WRITE: u16 = 1;
+pub const DISCONNECT: u16 = 2;
 pub const TRIM: u16 = 4;
 
 /// A client of the export, after its handshake, with simple replies.
