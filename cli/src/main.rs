@@ -21,6 +21,7 @@ use failure::Outcome;
 use output::Output;
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Replicated block storage from the drives of ordinary servers
 #[derive(Debug, Parser)]
@@ -73,8 +74,17 @@ fn main() -> ExitCode {
     }
 }
 
+/// How long the end of the program waits for what hangs in the system: a drive that does not answer.
+const END_MAX: Duration = Duration::from_secs(2);
+
 fn run(noun: Noun, place: &Where, output: Output) -> Outcome {
     let runtime = runtime()?;
+    let done = run_on(&runtime, noun, place, output);
+    runtime.shutdown_timeout(END_MAX);
+    done
+}
+
+fn run_on(runtime: &tokio::runtime::Runtime, noun: Noun, place: &Where, output: Output) -> Outcome {
     match noun {
         Noun::Dev(dev) => runtime.block_on(dev.run(output)),
         Noun::Status(status) => runtime.block_on(status.run(place, output)),

@@ -429,7 +429,7 @@ impl Ring {
         self.held(conn).is_some_and(|held| !held.is_tcp)
     }
 
-    /// Waits for as long as it takes while the other end takes nothing: it may be a machine that was frozen for a while.
+    /// Waits for minutes while the other end takes nothing: it may be a machine that was frozen for a while.
     pub fn be_patient(&self, conn: ConnId) {
         if let Some(held) = self.held(conn) {
             net::be_patient(held.fd.as_raw_fd());

@@ -59,6 +59,8 @@ pub enum Fault {
     DriveHangs,
     /// A drive hangs, and its node is killed.
     KillBesideHang,
+    /// A node starts while its drive hangs.
+    StartBesideHang,
     /// A drive is pulled out; its node starts without it, in vain; it comes back.
     DriveGone,
     /// All drives are filled to the brim, then emptied.
@@ -68,7 +70,7 @@ pub enum Fault {
 }
 
 /// All of them.
-pub const ALL: [Fault; 21] = [
+pub const ALL: [Fault; 22] = [
     Fault::Kill,
     Fault::Blink,
     Fault::Pause,
@@ -87,6 +89,7 @@ pub const ALL: [Fault; 21] = [
     Fault::DriveFails,
     Fault::DriveHangs,
     Fault::KillBesideHang,
+    Fault::StartBesideHang,
     Fault::DriveGone,
     Fault::DriveFull,
     Fault::ClockStep,
@@ -191,6 +194,14 @@ impl Fault {
                 cluster.set_drive(first, Mood::Works);
                 cluster.kill_node(first)?;
                 cluster.start_node(first)
+            }
+            Fault::StartBesideHang => {
+                cluster.kill_node(first)?;
+                cluster.set_drive(first, Mood::Hangs);
+                cluster.start_node(first)?;
+                sleep(some_time(random, 8000));
+                cluster.set_drive(first, Mood::Works);
+                Ok(())
             }
             Fault::DriveGone => {
                 cluster.set_drive(first, Mood::Gone);

@@ -36,22 +36,39 @@ pub struct Drives {
     ended: watch::Sender<usize>,
 }
 
-/// Opens all drives. One that does not open is reported and left; a node with drives but none that opens does not start.
+/// How long a drive may take to open, a whole ring's replay among it, before the node starts without it.
+const OPEN_MAX: Duration = Duration::from_secs(60);
+/// How long its superblock may take to be written.
+const REGISTER_MAX: Duration = Duration::from_secs(20);
+
+/// Opens all drives, beside each other: one that hangs holds up the node for a while, and the others no longer (found in
+/// review). One that does not open is reported and left; a node with drives but none that opens does not start.
 pub async fn open(
     configs: Vec<DriveConfig>,
     port: &Arc<DataPort>,
     reports: &Reports,
 ) -> anyhow::Result<Vec<Arc<DriveHandle>>> {
     let (all, mut handles, mut failures) = (configs.len(), Vec::new(), Vec::new());
-    for config in configs {
-        let (port, reports) = (port.clone(), reports.clone());
-        match tokio::task::spawn_blocking(move || open_drive(config, &port, reports)).await? {
-            Ok(handle) => handles.push(Arc::new(handle)),
-            Err(why) => {
-                tracing::error!("a drive does not open: {why}");
-                failures.push(why.to_string());
+    let until = tokio::time::Instant::now() + OPEN_MAX;
+    let open = |config: DriveConfig| {
+        let (path, port, reports) = (config.path.clone(), port.clone(), reports.clone());
+        (path, tokio::task::spawn_blocking(move || open_drive(config, &port, reports)))
+    };
+    let opening: Vec<_> = configs.into_iter().map(open).collect();
+    for (path, opened) in opening {
+        let failure = match tokio::time::timeout_at(until, opened).await {
+            Ok(Ok(Ok(handle))) => {
+                handles.push(Arc::new(handle));
+                continue;
             }
-        }
+            Ok(Ok(Err(why))) => why.to_string(),
+            Ok(Err(why)) => format!("{}: {why}", path.display()),
+            Err(_) => {
+                format!("{}: it does not answer: look at the device, then restart the node", path.display())
+            }
+        };
+        tracing::error!("a drive does not open: {failure}");
+        failures.push(failure);
     }
     if handles.is_empty() && all > 0 {
         bail!("{}", failures.join("; "));
@@ -102,7 +119,20 @@ impl Drives {
             // said to nobody, and the drive stayed stale)
             self.named.lock().unwrap_or_else(PoisonError::into_inner).insert(id, handle.clone());
             let (own, given) = (handle.clone(), views);
-            tokio::task::spawn_blocking(move || own.registered(id, &given, is_stale)).await??;
+            let written = tokio::task::spawn_blocking(move || own.registered(id, &given, is_stale));
+            let failure = match tokio::time::timeout(REGISTER_MAX, written).await {
+                Ok(Ok(Ok(()))) => None,
+                Ok(Ok(Err(why))) => Some(why.to_string()),
+                Ok(Err(why)) => Some(why.to_string()),
+                Err(_) => Some("it does not answer".to_owned()),
+            };
+            if let Some(why) = failure {
+                tracing::error!("drive {id} ({}): {why}", facts.path.display());
+                refused.push(format!("{}: {why}", facts.path.display()));
+                handle.abandon();
+                self.later(Command::Failed { drive: id, open: facts.open, why });
+                continue;
+            }
             handle.peers(&Arc::new(peers(&state, &self.boot_id)));
             self.served.lock().unwrap_or_else(PoisonError::into_inner).insert(id, handle.clone());
             tracing::info!(
