@@ -31,12 +31,17 @@ impl State {
             return again(answered, &entry.command);
         }
         // Only with what changes something: a revision names one state, and that is published by it (found in review).
-        self.now_ms = self.now_ms.max(entry.at_ms);
+        // The first command brings the wall clock's time: before it there is none.
+        self.now_ms = match (self.now_ms, entry.at_ms) {
+            (0, 0) => entry.wall_ms.unwrap_or(0),
+            (now, at) => now.max(at),
+        };
         self.wall_ms = entry.wall_ms.unwrap_or(self.now_ms);
         // Changes see the revision that they make.
         self.revision = Revision(self.revision.0 + 1);
         let answer = self.carry_out(&entry.command);
         self.end_forgetting();
+        self.turn_tombstones();
         if let Some(id) = entry.request {
             let lasts = if entry.command.is_of_nodes() { NODE_REQUEST_MS } else { REQUEST_MS };
             self.remember(id, lasts, &answer, entry.command.digest());

@@ -34,12 +34,18 @@ impl State {
         all
     }
 
-    /// A drive dropped all it was asked to up to this revision. What every drive dropped twice is forgotten (found in review:
-    /// each start of a slice dropped anew, in each of its groups, all that was ever deleted).
+    /// A drive dropped all it was asked to up to this revision.
     pub(crate) fn dropped(&mut self, drive: DriveId, open: OpenId, revision: Revision) {
-        match self.drives.get_mut(&drive).filter(|d| d.open == open && d.dropped < revision) {
-            Some(d) => d.dropped = revision,
-            None => return,
+        if let Some(d) = self.drives.get_mut(&drive).filter(|d| d.open == open) {
+            d.dropped = d.dropped.max(revision);
+        }
+    }
+
+    /// What every drive dropped twice is forgotten (found in review: each start of a slice dropped anew, in each of its groups,
+    /// all that was ever deleted). Looked at after each command: drives come, go and are given up.
+    pub(crate) fn turn_tombstones(&mut self) {
+        if self.dropped_layers.is_empty() {
+            return;
         }
         let by =
             |drives: &mut dyn Iterator<Item = &Drive>| drives.map(|d| d.dropped).min().unwrap_or_default();

@@ -118,7 +118,7 @@ pub async fn accept_damage(
     headers: HeaderMap,
     Json(asked): Json<api::AcceptDamage>,
 ) -> Result<Json<api::Accepted>, Failure> {
-    let groups = Some(asked.groups.into_iter().map(GroupId).collect());
+    let groups = Some(named(asked.groups));
     let command = Command::AcceptDamage { drive: DriveId(id), groups };
     match write(&desk, &headers, command).await? {
         Answer::Groups(groups) => Ok(Json(api::Accepted { groups: groups.iter().map(|g| g.0).collect() })),
@@ -133,10 +133,16 @@ pub async fn forget_drive(
     headers: HeaderMap,
     Json(asked): Json<api::ForgetDrive>,
 ) -> Result<StatusCode, Failure> {
-    let groups = Some(asked.groups.into_iter().map(GroupId).collect());
+    let groups = Some(named(asked.groups));
     let command = Command::Forget { drive: DriveId(id), groups, is_powered_off: asked.powered_off };
     write(&desk, &headers, command).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Groups that a caller names, in whatever order: the same call has the same ones (R30).
+fn named(groups: Vec<u32>) -> Vec<GroupId> {
+    let all: std::collections::BTreeSet<u32> = groups.into_iter().collect();
+    all.into_iter().map(GroupId).collect()
 }
 
 /// `GET /v1/groups`

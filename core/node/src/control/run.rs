@@ -184,7 +184,6 @@ impl Node {
                 place
             }
         };
-        let desk = open_desk(&mut directory, place, &config, http).await?;
         let (me, cluster, key) = (place.node, place.cluster, config.key);
         let identity = Arc::new(Identity { cluster, node: me, key, boot_id: boot_id.clone() });
         let port_config = DataPortConfig { listen: data, unix };
@@ -203,6 +202,8 @@ impl Node {
         };
         let configs = config.drives.iter().map(drive_config).collect();
         let handles = drives::open(configs, &port, &reports).await?;
+        // from here on it takes part in elections: it must answer soon
+        let desk = open_desk(&mut directory, place, &config, http).await?;
 
         let identity = directory.card.identity;
         let announce = Command::Node { identity, api: api_address.to_string(), address };

@@ -105,7 +105,16 @@ pub struct DriveHandle {
     slices: Vec<SliceHandle>,
     threads: Vec<JoinHandle<()>>,
     port: Arc<DataPort>,
-    id: Mutex<Option<DriveId>>,
+    name: Mutex<Name>,
+}
+
+/// What an opened drive is known as.
+#[derive(Default)]
+struct Name {
+    /// The number metadata gave it, once it is registered.
+    id: Option<DriveId>,
+    /// It is served no more.
+    is_over: bool,
 }
 
 /// The part of a format that is needed after the drive was opened.
@@ -199,8 +208,8 @@ pub fn open_drive_of<F: DriveFormat>(
         is_broken: all.is_broken,
         class: file.class(),
     };
-    let (id, port) = (Mutex::new(None), port.clone());
-    Ok(DriveHandle { facts, file, format, slices, threads, port, id })
+    let (name, port) = (Mutex::default(), port.clone());
+    Ok(DriveHandle { facts, file, format, slices, threads, port, name })
 }
 
 impl DriveHandle {
@@ -214,17 +223,20 @@ impl DriveHandle {
     }
     /// The number metadata gave it, once it is registered.
     pub fn id(&self) -> Option<DriveId> {
-        *self.id.lock().unwrap_or_else(PoisonError::into_inner)
+        self.name.lock().unwrap_or_else(PoisonError::into_inner).id
     }
     /// Metadata accepted the registration (R1): written to the superblock, told to every slice with its view (by index),
     /// and served by the port. Blocks for the time of a durable write. Once in a drive's opening.
     pub fn registered(&self, id: DriveId, views: &[Arc<View>], is_stale: bool) -> Result<(), DriveError> {
         assert_eq!(views.len(), self.slices.len(), "a view for each slice");
         let error = |why| DriveError::Open { path: self.facts.path.clone(), why };
-        let mut held = self.id.lock().unwrap_or_else(PoisonError::into_inner);
+        // whoever gives the drive up while this takes its time is not held up by it (found in review)
         self.format.registered(&self.file, self.port.identity().cluster, self.facts.open).map_err(error)?;
-        *held = Some(id);
-        drop(held);
+        let mut name = self.name.lock().unwrap_or_else(PoisonError::into_inner);
+        if name.is_over {
+            return Err(error("it was given up meanwhile".into()));
+        }
+        name.id = Some(id);
         for (index, (slice, view)) in self.slices.iter().zip(views).enumerate() {
             let id = SliceId::new(id.0, index as u8);
             slice.send(ToSlice::Registered { id, open: self.facts.open, view: view.clone(), is_stale });
@@ -265,7 +277,9 @@ impl DriveHandle {
         }
     }
     fn withdraw(&self) {
-        let Some(id) = self.id() else { return };
+        let mut name = self.name.lock().unwrap_or_else(PoisonError::into_inner);
+        name.is_over = true;
+        let Some(id) = name.id else { return };
         for index in 0..self.slices.len() {
             self.port.withdraw(SliceId::new(id.0, index as u8));
         }
