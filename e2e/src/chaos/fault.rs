@@ -9,6 +9,8 @@ use rand::seq::SliceRandom;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+/// The number of the export whose clients share a volume.
+pub const SHARED: usize = 0;
 /// The volume that fills the drives, and nothing else.
 pub const FILLER: &str = "filler";
 /// Its bytes: more than a drive holds.
@@ -51,7 +53,7 @@ pub enum Fault {
     SlowLink,
     /// One node is cut off while another is killed and comes back.
     KillBesideCut,
-    /// SIGKILL to an export, and another at its place.
+    /// SIGKILL to the export whose clients connect again, and another at its place.
     KillExport,
     /// A drive gives errors for everything, then works again.
     DriveFails,
@@ -164,10 +166,9 @@ impl Fault {
                 killed
             }
             Fault::KillExport => {
-                let export = random.random_range(0..cluster.exports());
-                cluster.kill_export(export)?;
+                cluster.kill_export(SHARED)?;
                 sleep(some_time(random, 1000));
-                cluster.start_export(export)
+                cluster.start_export(SHARED)
             }
             Fault::DriveFails => {
                 cluster.set_drive(first, Mood::Fails);

@@ -134,6 +134,10 @@ fn run_on(cluster: &mut Cluster, plan: &Plan) -> Result<Summary> {
         client.context("a client of the shared region")?;
     }
     let mut summary = Summary { longest_recovery: calm?, answered: spell.answered, ..Summary::default() };
+    // what is lost is told before what was refused
+    shared.read_all()?;
+    summary.shared = shared.check()?;
+    checker.verify()?;
     ensure!(spell.errors == 0, "{} writes were refused", spell.errors);
     ensure!(spell.pending == 0, "the export of own left {} writes without an answer", spell.pending);
     summary.refused_full = spell.full + shared.full.load(Ordering::Relaxed);
@@ -143,9 +147,6 @@ fn run_on(cluster: &mut Cluster, plan: &Plan) -> Result<Summary> {
     }
     let broken = shared.broken.load(Ordering::Relaxed);
     ensure!(broken <= times(Fault::KillExport) * CLIENTS, "{broken} connections broke that nobody cut");
-    shared.read_all()?;
-    summary.shared = shared.check()?;
-    checker.verify()?;
     let waits = shared.waits.lock().expect("no client panics");
     for (at, (fault, began)) in struck.iter().enumerate() {
         let until = struck.get(at + 1).map_or(Instant::now(), |next| next.1);
