@@ -205,6 +205,16 @@ fn what_a_slice_keeps_of_writes_that_cannot_commit_is_bounded_and_the_rest_comes
     assert!(kept <= c.memory.stuck() && told > 0, "{kept} {told}");
 }
 
+/// Three copies, two of which commit, that serve, each with so much memory.
+fn with_memory(memory: Memory) -> Cluster {
+    let mut c = Cluster::new(3, 2);
+    c.memory = memory;
+    c.crash_all();
+    c.start_all();
+    c.run(6 * SECOND);
+    c
+}
+
 /// Blocks of writes that the primary keeps.
 fn kept(c: &Cluster) -> u64 {
     let group = c.group(0);
@@ -215,11 +225,7 @@ fn kept(c: &Cluster) -> u64 {
 #[test]
 fn a_group_that_cannot_serve_any_more_gives_up_what_it_had_not_ordered() {
     // found in review: what it kept was all that the slice may keep, and no other group of it took a write
-    let mut c = Cluster::new(3, 2);
-    c.memory = Memory { clients: 4096, peers: 256 };
-    c.crash_all();
-    c.start_all();
-    c.run(6 * SECOND);
+    let mut c = with_memory(Memory { clients: 4096, peers: 256 });
     (1..3).for_each(|node| c.store(node).is_slow = true);
     for n in 1..=60 {
         c.chunk = (n % 16) as u32;
@@ -259,11 +265,7 @@ fn of_an_attachment_that_ended_no_copy_remembers_anything() {
 #[test]
 fn a_discard_of_a_whole_chunk_needs_no_grant_of_memory() {
     // found in review: it asked for the memory of all its blocks, more than each of several partners is ever granted
-    let mut c = Cluster::new(3, 2);
-    c.memory = Memory { clients: 4096, peers: 256 };
-    c.crash_all();
-    c.start_all();
-    c.run(6 * SECOND);
+    let mut c = with_memory(Memory { clients: 4096, peers: 256 });
     c.discard(0, 1, 0, BLOCKS_PER_CHUNK);
     c.run(TENTH);
     assert!(c.is_done(1));
@@ -272,11 +274,7 @@ fn a_discard_of_a_whole_chunk_needs_no_grant_of_memory() {
 
 #[test]
 fn reads_that_wait_for_a_lease_leave_memory_to_others_and_come_again() {
-    let mut c = Cluster::new(3, 2);
-    c.memory = Memory { clients: 64, peers: 256 };
-    c.crash_all();
-    c.start_all();
-    c.run(6 * SECOND);
+    let mut c = with_memory(Memory { clients: 64, peers: 256 });
     (1..3).for_each(|node| c.separate(0, node));
     c.run(Duration::from_millis(1100));
     (1..=40).for_each(|n| c.read(0, n, n as u16));
