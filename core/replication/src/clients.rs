@@ -33,11 +33,10 @@ impl<P: Clone> Machine<P> {
         if request.op == ClientOp::Greet {
             return self.greet(asker, &request);
         }
-        if !self.lets_in(&request, payload.is_some()) {
+        if !self.takes_in(&request, payload.is_some()) {
             self.cx.counters.memory_full += 1;
             return self.cx.reply(asker, retry, None);
         }
-        self.let_in(&request, payload.is_some());
         let Some(group) = self.groups.get_mut(&request.group) else {
             return self.cx.reply(asker, retry, None);
         };

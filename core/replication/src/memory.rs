@@ -46,6 +46,24 @@ pub fn slot_blocks(blocks: u64) -> u64 {
     [0, 1, 4, 16, 64].into_iter().find(|slot| blocks <= *slot).unwrap_or(blocks)
 }
 
+/// Blocks that a request takes, by what bounds them.
+#[derive(Clone, Copy, Default)]
+struct Need {
+    kept: u64,
+    stuck: u64,
+    stuck_reads: u64,
+}
+
+impl<P> Cx<P> {
+    fn has_memory(&self, need: Need) -> bool {
+        let fits = |held: u64, more: u64, max: u64| more == 0 || held + more <= max;
+        let stuck = self.memory.stuck();
+        fits(self.kept_blocks, need.kept, self.memory.clients)
+            && fits(self.stuck_blocks, need.stuck, stuck)
+            && fits(self.stuck_reads, need.stuck_reads, stuck)
+    }
+}
+
 impl<P: Clone> Machine<P> {
     /// Counts what is kept; what arrived since was added as it came. One that cannot serve gives up what is too much (found in
     /// review: a group without its copies kept what all others of the slice needed).
@@ -74,44 +92,29 @@ impl<P: Clone> Machine<P> {
         (self.cx.read_blocks, self.cx.stuck_reads) = (reads, stuck_reads);
     }
 
-    /// Whether a request may come in: as long as there is memory for it, whatever then becomes of it (R40, R41).
-    pub(crate) fn lets_in(&mut self, request: &ClientRequest, has_payload: bool) -> bool {
-        let fits = |this: &mut Machine<P>| {
-            let Machine { cx, groups, .. } = this;
-            let Some(group) = groups.get(&request.group) else { return true };
-            let blocks = kept_by(request);
-            match request.op {
-                _ if has_payload => {
-                    let is_stuck = group.is_stuck();
-                    cx.kept_blocks + blocks <= cx.memory.clients
-                        && (!is_stuck || cx.stuck_blocks + blocks <= cx.memory.stuck())
-                }
-                ClientOp::Read { .. } => {
-                    group.is_answering(cx) || cx.stuck_reads + blocks <= cx.memory.stuck()
-                }
-                _ => true,
+    /// Whether a request comes in: as long as there is memory for it, whatever then becomes of it (R40, R41). It is counted then.
+    pub(crate) fn takes_in(&mut self, request: &ClientRequest, has_payload: bool) -> bool {
+        let Some(group) = self.groups.get(&request.group) else { return true };
+        let blocks = kept_by(request);
+        let if_so = |is_it: bool| if is_it { blocks } else { 0 };
+        let need = match request.op {
+            _ if has_payload => Need { kept: blocks, stuck: if_so(group.is_stuck()), stuck_reads: 0 },
+            ClientOp::Read { .. } => {
+                Need { stuck_reads: if_so(!group.is_answering(&self.cx)), ..Need::default() }
             }
+            _ => return true,
         };
-        if fits(self) {
-            return true;
-        }
         // what was committed since it was counted last is not kept any more (found in review)
-        if self.cx.counted != self.cx.now {
+        if !self.cx.has_memory(need) && self.cx.counted != self.cx.now {
             self.count_kept();
         }
-        fits(self)
-    }
-
-    /// It came in.
-    pub(crate) fn let_in(&mut self, request: &ClientRequest, has_payload: bool) {
-        let Some(group) = self.groups.get(&request.group) else { return };
-        let (blocks, cx) = (kept_by(request), &mut self.cx);
-        if has_payload {
-            cx.kept_blocks += blocks;
-            cx.stuck_blocks += if group.is_stuck() { blocks } else { 0 };
-        } else if matches!(request.op, ClientOp::Read { .. }) && !group.is_answering(cx) {
-            cx.stuck_reads += blocks;
+        let fits = self.cx.has_memory(need);
+        if fits {
+            self.cx.kept_blocks += need.kept;
+            self.cx.stuck_blocks += need.stuck;
+            self.cx.stuck_reads += need.stuck_reads;
         }
+        fits
     }
 
     /// Blocks of reads that clients wait for and whose data are still to come: memory that they will take.
