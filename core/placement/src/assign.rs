@@ -132,6 +132,16 @@ mod tests {
         assert!(most - least <= 6, "{least} to {most}");
     }
 
+    #[test]
+    fn drives_of_many_slices_share_groups_with_no_more_drives_than_one_slice_may() {
+        // counted by slices alone, each of the four brings partners of its own (found in review)
+        let sites: Vec<Site> = (1..=90).flat_map(|n| (0..4).map(move |i| site(n, i, n))).collect();
+        let table = assign(2048, 3, &sites).unwrap();
+        let partners = Partners::of(table.iter().map(Vec::as_slice));
+        let counts = sites.iter().map(|s| partners.count_of_drive(s.slice.drive));
+        assert!(counts.clone().all(|n| n <= sarsen_types::limits::PARTNERS_MAX), "{:?}", counts.max());
+    }
+
     proptest! {
         #[test]
         fn no_group_has_two_copies_in_one_domain_and_the_spread_is_even(
