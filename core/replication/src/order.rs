@@ -7,7 +7,7 @@ use crate::repair::{Reader, unreadable};
 use crate::requests::{Op, Stage, is_whole};
 use crate::wait::Wait;
 use sarsen_types::record::{Body, Content, Write};
-use sarsen_types::{BLOCK_SIZE, Checksum, Mark, ObjectId, SliceId, Version, limits};
+use sarsen_types::{BLOCK_SIZE, Checksum, GroupChange, Mark, ObjectId, SliceId, Version, limits};
 use sarsen_wire::client::{ClientOp, ClientResult};
 use sarsen_wire::peer::GroupBody;
 use smallvec::{SmallVec, smallvec};
@@ -36,7 +36,9 @@ impl<P: Clone> Group<P> {
             return cx.reply(op.asker, ClientResult::BelowMark, None);
         }
         let full = cx.is_full || self.others_in_sync(cx.me).iter().any(|s| cx.peers.at(*s).is_full());
-        if full && matches!(op.request.op, ClientOp::Write { .. }) {
+        // zeroes over a part of a block are merged with the rest of it, and take a place as any data
+        let takes_place = matches!(op.request.op, ClientOp::Write { .. }) || !is_whole(&op.request.op);
+        if full && takes_place {
             return cx.reply(op.asker, ClientResult::NoSpace, None);
         }
         let Role::Primary(primary) = &mut self.role else { return };
@@ -104,6 +106,7 @@ impl<P: Clone> Group<P> {
         (self.state.may_commit() || cx.kept_blocks <= cx.memory.stuck())
             && primary.pending.len() < limits::GROUP_PENDING_MAX
             && primary.refused.is_empty()
+            && primary.sequence < Version::SEQUENCE_MAX
             && primary.needed(&self.state, cx.me).iter().all(|s| cx.peers.has_room(*s, blocks))
     }
 
@@ -229,6 +232,7 @@ impl<P: Clone> Group<P> {
     pub fn order(&mut self, cx: &mut Cx<P>, draft: Draft<P>) {
         let Role::Primary(primary) = &mut self.role else { return };
         primary.sequence += 1;
+        let is_long = primary.sequence >= cx.epoch_writes;
         let mut write = draft.write;
         write.version = Version::new(primary.epoch, primary.sequence);
         let version = write.version;
@@ -271,5 +275,9 @@ impl<P: Clone> Group<P> {
         let body = Body::Write(write);
         self.apply(&body);
         cx.persist(self.id, self.state.epoch, body, draft.payload, Wait::Ordered { group: self.id, version });
+        if is_long {
+            cx.counters.epochs_renewed += 1;
+            self.propose(cx, GroupChange::Renew);
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Joins: whatever breaks while a copy is brought up to date, it ends equal, and its group is never stuck (R6, R14-R20).
 mod support;
 use sarsen_types::*;
+use sarsen_wire::client::{ClientOp, ClientResult};
 use support::{Cluster, GROUP, OBJECT, slice};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -449,6 +450,22 @@ fn a_drive_that_is_nearly_full_takes_no_new_copy_but_lets_an_old_one_back() {
         c.write_till_done(50, 3, 2, 50);
         c.settle();
     }
+}
+
+#[test]
+fn what_takes_a_place_is_refused_where_there_is_none_zeroes_over_a_part_of_a_block_too() {
+    // S16: such zeroes are merged with the rest of their block and are data like any other (found in review)
+    let mut c = Cluster::new(2, 2);
+    c.run(3 * SECOND);
+    c.write_till_done(1, 0, 2, 5);
+    c.fill(0);
+    c.write(0, 2, 0, 1, 6);
+    c.request(0, 3, ClientOp::Zero { offset: 10, len: 100 }, None);
+    c.discard(0, 4, 1, 1);
+    c.run(SECOND);
+    assert_eq!([2, 3].map(|n| c.reply(n) == Some(&ClientResult::NoSpace)), [true; 2]);
+    assert!(c.is_done(4), "whole blocks give place back");
+    assert_eq!([c.value(5, 0), c.value(6, 1)], [5, 0]);
 }
 
 #[test]

@@ -511,7 +511,10 @@ impl Host {
     fn submit(&mut self, now: Instant) {
         let mut submitted = std::mem::take(&mut self.submitted);
         for request in submitted.drain(..) {
-            let (offset, len) = (request.offset(), request.len());
+            let (offset, len) = match request.op() {
+                block::Op::Trim => whole_blocks(request.offset(), request.len()),
+                _ => (request.offset(), request.len()),
+            };
             let mut held = UnderWay::new(request);
             self.payload += held.payload;
             let op = match held.request.take_op() {
@@ -734,6 +737,14 @@ impl Host {
 /// Which NBD client a request is of.
 fn base_of(tag: Tag) -> u32 {
     (tag.0 >> 32) as u32
+}
+
+/// The whole blocks of a range: a trim of less gives no place back, and would have to write zeroes, for which a full drive has no
+/// room.
+fn whole_blocks(offset: u64, len: u64) -> (u64, u64) {
+    let block = sarsen_types::BLOCK_SIZE as u64;
+    let (first, end) = (offset.next_multiple_of(block), (offset + len) / block * block);
+    (first, end.saturating_sub(first))
 }
 
 fn answer(answer: client::Answer) -> block::Answer {
