@@ -123,6 +123,12 @@ impl State {
                     s.in_sync.push(who);
                 });
             }
+            GroupChange::Renew => {
+                if !leads {
+                    return false;
+                }
+                self.change(p.group, |_, _| {});
+            }
             GroupChange::Fenced(attachment, generation) => {
                 return leads && self.fenced(p.group, attachment, generation);
             }

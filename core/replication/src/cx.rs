@@ -61,6 +61,8 @@ pub struct Cx<P> {
     pub counted: Instant,
     /// What may be kept.
     pub memory: Memory,
+    /// Writes of an epoch after which another is asked for.
+    pub epoch_writes: u64,
     /// Takeovers begun: names their questions.
     pub attempts: u32,
     /// Groups to be looked at again once this input is worked on.

@@ -35,6 +35,8 @@ pub struct Config {
     pub confirm: bool,
     /// What it may keep in memory (S4).
     pub memory: Memory,
+    /// Writes of one epoch of a group after which another epoch is asked for: [`sarsen_types::limits::EPOCH_WRITES`], fewer in tests.
+    pub epoch_writes: u64,
 }
 
 /// See the module.
@@ -81,6 +83,7 @@ impl<P: Clone> Machine<P> {
             counted: Instant(0),
             read_blocks: 0,
             memory: config.memory,
+            epoch_writes: config.epoch_writes,
             attempts: 0,
             again: Vec::new(),
         };

@@ -289,3 +289,21 @@ fn an_entry_lost_below_a_floor_and_too_few_copies_to_write_it_again_hold_up_no_j
     c.write_till_done(2, 4, 1, 2);
     assert_eq!(c.value(4, 4), 2);
 }
+
+#[test]
+fn an_epoch_is_renewed_before_its_sequence_fills_and_nothing_waits_for_it() {
+    let mut c = Cluster::new(3, 2);
+    c.epoch_writes = 4;
+    c.crash_all();
+    c.start_all();
+    c.run(3 * SECOND);
+    let (before, takeovers) = (c.state.epoch, c.state.primary_since);
+    for n in 1..=20 {
+        c.write_till_done(n, (n % 4) as u16, 1, n);
+    }
+    c.run(SECOND);
+    assert!(c.state.epoch.0 >= before.0 + 3, "{:?} after {before:?}", c.state.epoch);
+    assert_eq!(c.state.primary_since, takeovers, "it goes on: nobody takes over");
+    assert_eq!([c.value(30, 0), c.value(31, 3)], [20, 19]);
+    c.settle();
+}

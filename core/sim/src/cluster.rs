@@ -54,6 +54,8 @@ pub struct Cluster {
     pub(crate) lease: LeaseMode,
     /// What each slice may keep in memory: little in some runs, so that its bounds are met.
     pub(crate) memory: Memory,
+    /// Writes of an epoch of a group: few in some runs, so that epochs are renewed.
+    pub(crate) epoch_writes: u64,
     /// Counters of slices that ended.
     counters: Counters,
     /// Rare events of the cluster itself.
@@ -93,6 +95,7 @@ impl Cluster {
             copies,
             lease,
             memory: memory_of(seed),
+            epoch_writes: if seed.is_multiple_of(5) { 40 } else { limits::EPOCH_WRITES },
             counters: Counters::default(),
             events: BTreeMap::new(),
             damaged: None,
@@ -150,6 +153,7 @@ impl Cluster {
                 members,
                 min_copies: (copies - 1).max(1),
                 is_damaged: false,
+                accepted: Epoch(0),
             };
             state.groups.insert(id, group);
             state.policies.get_mut("default").expect("it is there").table.push(id);

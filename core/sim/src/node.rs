@@ -238,7 +238,7 @@ impl Cluster {
         let longest = if self.is_gentle() { 30 } else { 300 };
         let delay = Duration::from_millis(self.rng.random_range(1..longest));
         let (now, lease, started, opens) = (self.now, self.lease, self.clock(node), self.opens);
-        let memory = self.memory;
+        let (memory, epoch_writes) = (self.memory, self.epoch_writes);
         let n = &mut self.nodes[node];
         (n.returns_at, n.stopping, n.is_dark) = (None, None, false);
         let Some(image) = n.disk.take() else { return };
@@ -250,7 +250,7 @@ impl Cluster {
             Ok(opened) => opened,
             Err(why) => return self.does_not_open(node, &why),
         };
-        let config = Config { id: n.id.unwrap_or_default(), lease, started, memory };
+        let config = Config { id: n.id.unwrap_or_default(), lease, started, memory, epoch_writes };
         n.slice = Some(Slice::new(config, store, n.pool.clone()));
         (n.since, n.registers_at) = (started, Some(now + delay));
         (n.paused_until, n.hung_until, n.learns_at) = (None, None, None);
@@ -350,13 +350,15 @@ impl Cluster {
         if is_stale {
             self.count("stale drives registered");
         }
-        let (lease, started, memory) = (self.lease, self.clock(node), self.memory);
+        let (lease, started) = (self.lease, self.clock(node));
+        let (memory, epoch_writes) = (self.memory, self.epoch_writes);
         let n = &mut self.nodes[node];
         (n.registers_at, n.claim) = (None, None);
         if n.id.replace(id).is_none() {
             // now that the slice has a name, it is made anew with it
             let store = n.slice.take().expect("it was just started").into_store();
-            n.slice = Some(Slice::new(Config { id, lease, started, memory }, store, n.pool.clone()));
+            n.slice =
+                Some(Slice::new(Config { id, lease, started, memory, epoch_writes }, store, n.pool.clone()));
             n.since = started;
         }
         let open = n.open;

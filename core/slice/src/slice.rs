@@ -35,8 +35,8 @@ impl<D: Disk> Slice<D> {
         let ledgers: Vec<_> =
             store.groups().filter_map(|g| store.ledger(g).map(|ledger| (g, ledger.clone()))).collect();
         let confirm = config.lease == LeaseMode::Confirm;
-        let Config { id: me, started, memory, .. } = config;
-        let machine = Machine::new(machine::Config { me, started, confirm, memory }, ledgers);
+        let Config { id: me, started, memory, epoch_writes, .. } = config;
+        let machine = Machine::new(machine::Config { me, started, confirm, memory, epoch_writes }, ledgers);
         Slice {
             machine,
             store,

@@ -126,4 +126,6 @@ pub struct Config {
     pub started: Instant,
     /// What it may keep of others' data in memory (S4).
     pub memory: Memory,
+    /// Writes of one epoch of a group after which another epoch is asked for: [`sarsen_types::limits::EPOCH_WRITES`], fewer in tests.
+    pub epoch_writes: u64,
 }

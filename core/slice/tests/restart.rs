@@ -53,7 +53,13 @@ impl Sole {
         let identity = slice_identity(DriveIdentity(9), 0);
         let options = Options::new(self.pool.clone(), identity, OpenId(self.opens), 16 << 20);
         let (store, _) = Store::open(disk, self.region, options).expect("it opens");
-        let config = Config { id: ME, lease: LeaseMode::Clock, started: self.now, memory: Memory::default() };
+        let config = Config {
+            id: ME,
+            lease: LeaseMode::Clock,
+            started: self.now,
+            memory: Memory::default(),
+            epoch_writes: limits::EPOCH_WRITES,
+        };
         self.slice = Some(Slice::new(config, store, self.pool.clone()));
         let state = GroupState {
             group: GROUP,
@@ -67,6 +73,7 @@ impl Sole {
             members: vec![Member { slice: ME, assignment: 1 }],
             min_copies: 1,
             is_damaged: false,
+            accepted: Epoch(0),
         };
         let mut view =
             View { revision: Revision(u64::from(self.epoch.0)), groups: vec![state], ..View::default() };

@@ -22,6 +22,9 @@ pub const SETTLE: Duration = Duration::from_secs(30);
 pub const REQUEST_WINDOW_MAX: usize = 1024;
 /// Ordered, uncommitted writes of one group (R7).
 pub const GROUP_PENDING_MAX: usize = 1024;
+/// Writes of an epoch after which its primary asks for another, long before the sequence of a version fills
+/// ([`crate::version::SEQUENCE_BITS`]).
+pub const EPOCH_WRITES: u64 = 1 << 39;
 /// Requests a group holds while it cannot serve; more are told to retry (R40).
 pub const GROUP_HELD_MAX: usize = 256;
 /// Blocks of clients' writes that a slice keeps in memory, held, waiting or ordered, over all groups it leads; more are
@@ -39,7 +42,7 @@ pub const JOURNAL_WINDOW_MAX: usize = 1024;
 pub const CHAIN_MAX: usize = 64;
 /// Copies of a policy.
 pub const COPIES_MAX: usize = 8;
-/// Slices that share a group with one slice (L7).
+/// Slices that share a group with one slice, and drives with one drive (L7).
 pub const PARTNERS_MAX: usize = 64;
 /// Slices of a drive (S1).
 pub const SLICES_MAX: u8 = 16;

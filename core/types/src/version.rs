@@ -37,9 +37,12 @@ pub const SEQUENCE_BITS: u32 = 40;
 impl Version {
     /// Below every version: the floor of an empty copy, the version of an absent entry.
     pub const ZERO: Version = Version(0);
+    /// The last sequence of an epoch.
+    pub const SEQUENCE_MAX: u64 = (1 << SEQUENCE_BITS) - 1;
 
     /// Sequence `sequence` of epoch `epoch`.
     pub const fn new(epoch: Epoch, sequence: u64) -> Version {
+        debug_assert!(sequence <= Version::SEQUENCE_MAX, "the sequence of an epoch is full");
         Version((epoch.0 as u64) << SEQUENCE_BITS | sequence)
     }
     /// Below every write of `epoch`, above every write of the one before.
@@ -52,7 +55,7 @@ impl Version {
     }
     /// Its sequence inside the epoch.
     pub const fn sequence(self) -> u64 {
-        self.0 & ((1 << SEQUENCE_BITS) - 1)
+        self.0 & Version::SEQUENCE_MAX
     }
     /// The greatest value below it. Zero stays zero.
     pub const fn before(self) -> Version {

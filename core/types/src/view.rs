@@ -107,6 +107,8 @@ pub enum GroupChange {
     },
     /// The primary lets a joining copy be in sync (R6, R16).
     Promote(SliceId),
+    /// The primary asks for another epoch before the sequence of this one fills: nothing else changes.
+    Renew,
     /// The primary reports that an attachment's old generations can commit nothing more in this group (R31). Raises no epoch.
     Fenced(AttachmentId, Generation),
 }

@@ -14,7 +14,7 @@ use sarsen_control::command::Rot;
 use sarsen_ring::Stream;
 use sarsen_ring::{ConnId, Event, Ring};
 use sarsen_slice::{Config, Input, LeaseMode, Output};
-use sarsen_types::{Duration, Instant, OpenId, SliceId, View};
+use sarsen_types::{Duration, Instant, OpenId, SliceId, View, limits};
 use sarsen_wire::client::ClientRequest;
 use sarsen_wire::handshake::{Acceptor, Dialer, HandshakeError, Mac};
 use sarsen_wire::hello::{From, Hello, HelloRefusal, PeerHello};
@@ -91,7 +91,13 @@ pub fn run<S: Opened>(mut ring: Ring, store: S, inbox: Receiver<ToSlice>, config
     CURRENT.set(Some(id));
     let share = config.budget.share();
     ring.set_wide_inputs(share.inputs);
-    let machine_config = Config { id, lease: config.lease, started: config.started, memory: share.memory() };
+    let machine_config = Config {
+        id,
+        lease: config.lease,
+        started: config.started,
+        memory: share.memory(),
+        epoch_writes: limits::EPOCH_WRITES,
+    };
     let machine = store.begin(machine_config, ring.pool().clone());
     let mut worker = Worker {
         links: Links::new(id),

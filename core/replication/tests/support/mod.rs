@@ -76,6 +76,8 @@ pub struct Cluster {
     pub buried: Vec<(usize, Revision)>,
     /// What each slice may keep in memory.
     pub memory: Memory,
+    /// Writes of an epoch.
+    pub epoch_writes: u64,
     /// All nodes are processes of one machine (R4).
     pub same_kernel: bool,
     members: usize,
@@ -105,6 +107,7 @@ impl Cluster {
             members: all.iter().map(|&slice| Member { slice, assignment: 1 }).collect(),
             min_copies,
             is_damaged: false,
+            accepted: Epoch(0),
         };
         let mut cluster = Cluster {
             now: Instant(1_000_000_000),
@@ -144,6 +147,7 @@ impl Cluster {
             tombstones: Vec::new(),
             buried: Vec::new(),
             memory: Memory::default(),
+            epoch_writes: limits::EPOCH_WRITES,
             same_kernel: false,
             members: n,
             is_traced: std::env::var("TRACE").is_ok(),
@@ -176,8 +180,13 @@ impl Cluster {
     pub fn start(&mut self, node: usize) {
         let disk = std::mem::take(&mut self.disks[node]);
         let ledgers: Vec<_> = disk.ledgers.iter().map(|(g, l)| (*g, l.clone())).collect();
-        let config =
-            Config { me: slice(node), started: self.clock(node), confirm: self.confirm, memory: self.memory };
+        let config = Config {
+            me: slice(node),
+            started: self.clock(node),
+            confirm: self.confirm,
+            memory: self.memory,
+            epoch_writes: self.epoch_writes,
+        };
         let machine = Machine::new(config, ledgers);
         self.nodes[node] = Some(Node { machine, store: Store::open(disk), is_registered: false });
     }
@@ -275,6 +284,11 @@ impl Cluster {
     /// A node's drive has no room for a copy that begins with nothing (S16).
     pub fn fill_for_joins(&mut self, node: usize) {
         self.input(node, Input::Drive { is_hung: false, is_full: false, is_full_for_joins: true });
+    }
+
+    /// A node's drive has no room for clients (S16).
+    pub fn fill(&mut self, node: usize) {
+        self.input(node, Input::Drive { is_hung: false, is_full: true, is_full_for_joins: true });
     }
 
     /// The group as a node knows it.
@@ -468,6 +482,7 @@ impl Cluster {
                 s.joining.retain(|j| j.slice != who);
                 s.in_sync.push(who);
             }),
+            GroupChange::Renew => self.change(|_| {}),
             GroupChange::Fenced(_, generation) => {
                 self.fenced.push(generation);
                 self.fences.clear();
