@@ -1,4 +1,5 @@
 //! Whether the cluster is healthy, and why not, in words.
+use crate::change::is_spent;
 use crate::state::{Forgetting, State};
 use alloc::format;
 use alloc::string::String;
@@ -57,6 +58,15 @@ pub fn health(state: &State) -> (Health, Vec<String>) {
         health = Health::Unavailable;
         reasons
             .push(format!("{stuck} of {all} groups cannot be written: copies in sync are away and not removed yet, or too few are left"));
+    }
+    let mut spent = state.groups.values().filter(|g| is_spent(g));
+    if let Some(first) = spent.next() {
+        reasons.push(format!(
+            "{} of {all} groups have used up their epochs, group {} among them: they wait for ever for the next copy that fails; \
+             copy their volumes to another cluster",
+            1 + spent.count(),
+            first.group
+        ));
     }
     for (id, node) in state.nodes.iter().filter(|(_, n)| !n.is_up) {
         reasons.push(format!("node {id} ({}) is down", node.api));
