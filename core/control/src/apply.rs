@@ -60,6 +60,7 @@ impl State {
             Command::Dropped { drive, open, revision } => self.dropped(*drive, *open, *revision),
             Command::Failed { drive, open, why } => _ = self.failed(*drive, *open, why),
             Command::Space(all) => self.space(all),
+            Command::Full(all) => self.full(all),
             Command::Judge(all) => all.iter().for_each(|p| _ = self.judge(p)),
             Command::Join(all) => all.iter().for_each(|m| _ = self.join(m)),
             Command::Lead(all) => all.iter().for_each(|m| _ = self.lead(m)),
@@ -156,6 +157,14 @@ impl State {
         for (id, drive) in &mut self.drives {
             if let Some((total, used)) = told.get(id) {
                 (drive.total_blocks, drive.used_blocks) = (*total, *used);
+            }
+        }
+    }
+
+    fn full(&mut self, all: &[(DriveId, Vec<u8>)]) {
+        for (id, slices) in all {
+            if let Some(drive) = self.drives.get_mut(id) {
+                drive.full = slices.iter().copied().collect();
             }
         }
     }

@@ -80,6 +80,8 @@ pub enum Command {
     },
     /// How full drives are: (drive, blocks it can hold, blocks used).
     Space(Vec<(DriveId, u64, u64)>),
+    /// Which slices of drives take no more data of clients now (S16).
+    Full(Vec<(DriveId, Vec<u8>)>),
     /// What slices proposed: many groups in one command, each judged by its own epoch (R44).
     Judge(Vec<Proposal>),
     /// Members that are to be brought up to date.

@@ -75,6 +75,7 @@ impl Command {
             Command::Dropped { drive, open, revision } => {
                 Digest::of(27).number(drive.0).number(open.0).number(revision.0)
             }
+            Command::Full(_) => Digest::of(28),
         };
         digest.0
     }

@@ -1,4 +1,4 @@
-//! What an operator is told of a cluster: groups that change no more.
+//! What an operator is told of a cluster: groups that change no more, drives that fill up.
 mod support;
 use sarsen_control::{Command, Health, health};
 use sarsen_types::*;
@@ -41,4 +41,47 @@ fn a_group_that_used_up_its_epochs_says_so_once_and_is_asked_for_nothing_more() 
     assert!(!asked.is_empty() && !asked.iter().any(is_of_it), "it is asked for nothing for ever: {asked:?}");
     assert_eq!((&c.state.groups[&group], told(&c)), (&last, 1));
     assert!(!c.state.events.iter().any(|e| e.text.contains("made anew")));
+}
+
+#[test]
+fn a_drive_that_is_full_makes_what_is_kept_there_unwritable() {
+    let mut c = Cluster::new(4);
+    let held = c.groups().filter(|g| g.is_in_sync(slice(2))).count();
+    assert!((1..64).contains(&held));
+    c.apply(Command::Full(vec![(DriveId(2), vec![0])]));
+    let (how, why) = health(&c.state);
+    assert_eq!((how, why.len()), (Health::Unavailable, 1));
+    let said = format!(
+        "{held} of 64 groups cannot be written, writes get ENOSPC: full are the drives 2 (/drive2 on node 2)"
+    );
+    assert!(why[0].starts_with(&said), "{why:?}");
+    // a copy that left is waited for by no write
+    c.lose(2);
+    let (how, why) = health(&c.state);
+    assert!(how == Health::Degraded && !why.iter().any(|w| w.contains("ENOSPC")), "{why:?}");
+    c.apply(Command::Heard { node: NodeId(2), is_up: true });
+    c.look(&[]);
+    c.promote_all();
+    assert_eq!(health(&c.state).0, Health::Unavailable);
+    c.apply(Command::Full(vec![(DriveId(2), vec![])]));
+    assert!(!health(&c.state).1.iter().any(|w| w.contains("ENOSPC")));
+}
+
+#[test]
+fn a_drive_that_fills_up_is_told_of_and_the_cluster_is_ok() {
+    let mut c = Cluster::new(3);
+    let at = |used| Command::Space(vec![(DriveId(3), 200_000, used)]);
+    c.apply(at(169_999));
+    assert_eq!(health(&c.state), (Health::Ok, vec![]));
+    c.apply(at(170_000));
+    let warned = "drive 3 (/drive3 on node 3) is 85 % full: near 95 % writes get ENOSPC";
+    assert_eq!(health(&c.state), (Health::Ok, vec![warned.into()]));
+    // full it is one thing, not two
+    c.apply(Command::Full(vec![(DriveId(3), vec![0])]));
+    let (how, why) = health(&c.state);
+    assert!(how == Health::Unavailable && why.len() == 1, "{why:?}");
+    // and of one that is away nobody knows how full it is
+    c.apply(Command::Full(vec![(DriveId(3), vec![])]));
+    c.lose(3);
+    assert!(!health(&c.state).1.iter().any(|w| w.contains("% full")));
 }

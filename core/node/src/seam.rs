@@ -77,6 +77,8 @@ pub enum FromSlice {
         total_blocks: u64,
         /// Of them used.
         used_blocks: u64,
+        /// It takes no more data of clients (S16).
+        is_full: bool,
     },
     /// What it found rotten since it said so last (at most once in five seconds).
     Rotten {

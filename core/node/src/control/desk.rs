@@ -5,7 +5,7 @@ use rand::TryRngCore;
 use rand::rngs::OsRng;
 use sarsen_api::ErrorBody;
 use sarsen_control::{Answer, Command, Entry, State};
-use sarsen_types::NodeId;
+use sarsen_types::{DriveId, NodeId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -40,7 +40,7 @@ pub struct Desk {
     /// On the leader: when each node was heard last.
     pub heard: Mutex<BTreeMap<NodeId, Instant>>,
     /// On the leader: how full drives are.
-    pub space: Mutex<BTreeMap<sarsen_types::DriveId, (u64, u64)>>,
+    pub space: Mutex<BTreeMap<DriveId, Room>>,
     /// Nodes that said that they stop.
     pub stopping: Mutex<std::collections::BTreeSet<NodeId>>,
 }
@@ -61,8 +61,29 @@ pub struct Alive {
     pub node: NodeId,
     /// It stops in order: it will not be heard any more.
     pub is_stopping: bool,
-    /// Its drives: blocks they hold, blocks used.
-    pub space: Vec<(sarsen_types::DriveId, u64, u64)>,
+    /// How full its drives are.
+    pub space: Vec<(DriveId, Room)>,
+}
+
+/// How full a drive is, or a slice of it.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Room {
+    /// Blocks it can hold.
+    pub total_blocks: u64,
+    /// Of them used.
+    pub used_blocks: u64,
+    /// The slices that take no more data of clients (S16).
+    pub full: Vec<u8>,
+}
+impl<'a> std::iter::Sum<&'a Room> for Room {
+    fn sum<I: Iterator<Item = &'a Room>>(all: I) -> Room {
+        all.fold(Room::default(), |mut sum, one| {
+            (sum.total_blocks, sum.used_blocks) =
+                (sum.total_blocks + one.total_blocks, sum.used_blocks + one.used_blocks);
+            sum.full.extend(&one.full);
+            sum
+        })
+    }
 }
 
 /// Milliseconds since 1970, by this machine's wall clock.
@@ -212,7 +233,7 @@ impl Desk {
         }
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).insert(alive.node, now);
         let mut space = self.space.lock().unwrap_or_else(PoisonError::into_inner);
-        space.extend(alive.space.iter().map(|(d, total, used)| (*d, (*total, *used))));
+        space.extend(alive.space.iter().cloned());
     }
 }
 

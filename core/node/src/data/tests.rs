@@ -139,8 +139,8 @@ impl Machine for Toy {
     fn rot(&self) -> Rot {
         Rot::default()
     }
-    fn space(&self) -> (u64, u64) {
-        (100, 1)
+    fn space(&self) -> (u64, u64, bool) {
+        (100, 1, false)
     }
     fn close(self) {
         self.note("closed".into());

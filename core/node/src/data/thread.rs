@@ -112,7 +112,7 @@ pub fn run<S: Opened>(mut ring: Ring, store: S, inbox: Receiver<ToSlice>, config
         has_inputs: false,
         stopping: None,
         has_failed: false,
-        space: (Instant(0), (0, 0)),
+        space: (Instant(0), (0, 0, false)),
         rot: (Instant(0), Rot::default()),
         last_refusal: None,
     };
@@ -189,7 +189,7 @@ struct Worker<M> {
     has_inputs: bool,
     stopping: Option<Stop>,
     has_failed: bool,
-    space: (Instant, (u64, u64)),
+    space: (Instant, (u64, u64, bool)),
     rot: (Instant, Rot),
     last_refusal: Option<(SliceId, HandshakeError)>,
 }
@@ -271,8 +271,8 @@ impl<M: Machine> Worker<M> {
         }
         let space = self.machine.space();
         if space != known {
-            let (total_blocks, used_blocks) = space;
-            self.report(FromSlice::Space { slice: self.me, total_blocks, used_blocks });
+            let (total_blocks, used_blocks, is_full) = space;
+            self.report(FromSlice::Space { slice: self.me, total_blocks, used_blocks, is_full });
         }
         self.space = (now, space);
     }
