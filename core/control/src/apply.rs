@@ -1,5 +1,5 @@
 //! One command after the other.
-use crate::command::{Answer, Command, Entry, Refusal, RefusalKind, Rot};
+use crate::command::{Answer, Command, Entry, Raised, Refusal, RefusalKind, Rot};
 use crate::state::{Answered, NODE_REQUEST_MS, Node, Policy, REQUEST_MS, REQUESTS_MAX, State};
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -7,7 +7,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use sarsen_types::limits::COPIES_MAX;
 use sarsen_types::view::NodeAddress;
-use sarsen_types::{ClusterId, DriveId, NodeId, Revision, SliceId};
+use sarsen_types::{Alarm, ClusterId, DriveId, NodeId, Revision, SliceId};
 
 /// The name of the policy that every cluster has.
 pub const POLICY: &str = "default";
@@ -60,6 +60,7 @@ impl State {
             Command::Dropped { drive, open, revision } => self.dropped(*drive, *open, *revision),
             Command::Failed { drive, open, why } => _ = self.failed(*drive, *open, why),
             Command::Space(all) => self.space(all),
+            Command::Full(all) => self.full(all),
             Command::Judge(all) => all.iter().for_each(|p| _ = self.judge(p)),
             Command::Join(all) => all.iter().for_each(|m| _ = self.join(m)),
             Command::Lead(all) => all.iter().for_each(|m| _ = self.lead(m)),
@@ -76,6 +77,7 @@ impl State {
             Command::Release { attachment, session } => return self.release(*attachment, *session),
             Command::DetachForced { attachment } => return self.detach_forced(*attachment),
             Command::Rotten { slice, rot } => self.rotten(*slice, rot),
+            Command::Alarmed { slice, alarms } => self.alarmed(*slice, alarms),
             Command::AcceptDamage { drive, groups } => return self.accept_damage(*drive, groups.as_deref()),
             Command::Forget { drive, groups, is_powered_off } => {
                 return self.forget(*drive, groups.as_deref(), *is_powered_off);
@@ -146,9 +148,44 @@ impl State {
         ];
         let found: Vec<String> =
             found.iter().filter(|f| f.0 > 0).map(|(count, what)| format!("{count} {what}")).collect();
-        let drive = self.drives.get(&slice.drive);
+        self.tell(format!("{} had {}", self.place_of(slice.drive), found.join(", ")));
+    }
+
+    fn alarmed(&mut self, slice: SliceId, alarms: &[Raised]) {
+        for Raised { alarm, groups, more, blocks } in alarms {
+            let place = |other: &SliceId| self.place_of(other.drive);
+            let what = match alarm {
+                Alarm::Contradiction => format!(
+                    "of {blocks} blocks two copies hold the same versions with different contents, each with its right \
+                     checksum: nobody can tell which is right"
+                ),
+                Alarm::Lost(other) => format!(
+                    "{} was told that more is committed than what led since had: answered writes are lost",
+                    place(other)
+                ),
+                Alarm::Gone => format!("{blocks} blocks are intact on no copy: reads of them fail"),
+                Alarm::Behind(other) => format!(
+                    "it leads alone and {} holds more: nothing is served until another leads",
+                    place(other)
+                ),
+                Alarm::Repaired => format!(
+                    "{blocks} blocks that were answered once were missing or damaged on a copy, and are written again"
+                ),
+            };
+            let mut named: Vec<String> = groups.iter().map(|g| format!("{g}")).collect();
+            if *more > 0 {
+                named.push(format!("{more} more"));
+            }
+            let of = if named.len() == 1 { "group" } else { "groups" };
+            self.tell(format!("{} leads {of} {}: {what}", place(&slice), named.join(", ")));
+        }
+    }
+
+    /// A drive, in words.
+    fn place_of(&self, id: DriveId) -> String {
+        let drive = self.drives.get(&id);
         let place = drive.map(|d| format!(" ({} on node {})", d.path, d.node)).unwrap_or_default();
-        self.tell(format!("drive {}{place} had {}", slice.drive, found.join(", ")));
+        format!("drive {id}{place}")
     }
 
     fn space(&mut self, all: &[(DriveId, u64, u64)]) {
@@ -156,6 +193,14 @@ impl State {
         for (id, drive) in &mut self.drives {
             if let Some((total, used)) = told.get(id) {
                 (drive.total_blocks, drive.used_blocks) = (*total, *used);
+            }
+        }
+    }
+
+    fn full(&mut self, all: &[(DriveId, Vec<u8>)]) {
+        for (id, slices) in all {
+            if let Some(drive) = self.drives.get_mut(id) {
+                drive.full = slices.iter().copied().collect();
             }
         }
     }

@@ -13,16 +13,19 @@ use sarsen_types::{
 /// lasts half a year to come here, so this is a fault that somebody must look at, not a limit of use.
 const EPOCH_RESERVE: u32 = 1 << 10;
 
+/// Whether a group changes no more: it came to the reserve of its epochs.
+pub(crate) fn is_spent(group: &GroupState) -> bool {
+    group.epoch.0 + EPOCH_RESERVE >= Epoch::MAX.0
+}
+
 /// A copy that is in sync for this long after it joined has nothing to back off from any more.
 const BACK_MS: u64 = 2 * JOIN_BACKOFF_MAX_MS;
 
 impl State {
     /// The one way to change a group: a new epoch, `primary_since` when another leads, `complete` (R11), who is out (R19).
+    /// The last change that a group has is told to the operator; none comes after it.
     pub(crate) fn change(&mut self, group: GroupId, f: impl FnOnce(&mut GroupState, Epoch)) {
-        let Some(state) = self.groups.get_mut(&group) else { return };
-        if state.epoch.0 + EPOCH_RESERVE >= Epoch::MAX.0 {
-            return;
-        }
+        let Some(state) = self.groups.get_mut(&group).filter(|g| !is_spent(g)) else { return };
         let (led, epoch) = (state.primary, state.epoch.next());
         let could_commit = if state.may_commit() { state.epoch } else { state.could_commit };
         f(state, epoch);
@@ -38,8 +41,14 @@ impl State {
                 state.in_sync.iter().copied().filter(|s| !state.complete.contains(s)).collect();
             state.complete.extend(more);
         }
+        let is_last = is_spent(state);
         self.note_out(group);
         self.changes_map();
+        if is_last {
+            self.tell(format!(
+                "group {group} has used up its epochs: it changes no more, and waits for ever for the next copy that fails"
+            ));
+        }
     }
 
     /// Keeps the list of members that are not in sync.
@@ -66,13 +75,17 @@ impl State {
         }
     }
 
-    /// The group, if its epoch is still the one that was judged by.
+    /// The group, if its epoch is still the one that was judged by, and another one can follow.
     fn at_epoch(&self, group: GroupId, epoch: Epoch) -> Option<&GroupState> {
-        self.groups.get(&group).filter(|g| g.epoch == epoch)
+        self.groups.get(&group).filter(|g| g.epoch == epoch && !is_spent(g))
     }
 
     /// What slices proposed (R6, R9, R12, R31). Returns whether anything changed.
     pub(crate) fn judge(&mut self, p: &Proposal) -> bool {
+        if let GroupChange::Fenced(attachment, generation) = p.change {
+            let is_led = self.groups.get(&p.group).is_some_and(|g| g.epoch == p.epoch && g.primary == p.by);
+            return is_led && self.fenced(p.group, attachment, generation);
+        }
         let Some(g) = self.at_epoch(p.group, p.epoch) else { return false };
         let leads = g.primary == p.by;
         match p.change {
@@ -129,9 +142,7 @@ impl State {
                 }
                 self.change(p.group, |_, _| {});
             }
-            GroupChange::Fenced(attachment, generation) => {
-                return leads && self.fenced(p.group, attachment, generation);
-            }
+            GroupChange::Fenced(..) => {} // no change of the group
         }
         true
     }

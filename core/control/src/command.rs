@@ -4,8 +4,8 @@ use alloc::vec::Vec;
 use core::fmt;
 use sarsen_types::view::NodeAddress;
 use sarsen_types::{
-    AttachmentId, ClusterId, DriveId, DriveIdentity, Epoch, Generation, GroupId, NodeId, OpenId, Proposal,
-    Revision, SessionId, SliceId, VolumeId,
+    Alarm, AttachmentId, ClusterId, DriveId, DriveIdentity, Epoch, Generation, GroupId, NodeId, OpenId,
+    Proposal, Revision, SessionId, SliceId, VolumeId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -80,6 +80,8 @@ pub enum Command {
     },
     /// How full drives are: (drive, blocks it can hold, blocks used).
     Space(Vec<(DriveId, u64, u64)>),
+    /// Which slices of drives take no more data of clients now (S16).
+    Full(Vec<(DriveId, Vec<u8>)>),
     /// What slices proposed: many groups in one command, each judged by its own epoch (R44).
     Judge(Vec<Proposal>),
     /// Members that are to be brought up to date.
@@ -155,6 +157,13 @@ pub enum Command {
         /// Since it told last.
         rot: Rot,
     },
+    /// Groups that a slice leads found what an operator must hear of: events.
+    Alarmed {
+        /// Which.
+        slice: SliceId,
+        /// Since it told last.
+        alarms: Vec<Raised>,
+    },
     /// An operator takes what a drive holds as it is, in the groups of which it is the only copy in sync (R28).
     AcceptDamage {
         /// Which.
@@ -226,8 +235,21 @@ pub struct Rot {
     pub repaired: u64,
     /// Chunks whose map could not be read, recovered whole from another copy (R26).
     pub restored: u64,
-    /// Blocks that are intact on no copy: reads of them fail.
+    /// Blocks that are intact on no copy: an [`Alarm`] by now, which names the group; logs of older versions count them here.
     pub lost: u64,
+}
+
+/// One thing that groups found.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Raised {
+    /// What.
+    pub alarm: Alarm,
+    /// Which groups, the first of them.
+    pub groups: Vec<GroupId>,
+    /// How many more groups.
+    pub more: u64,
+    /// In how many blocks, where they were counted.
+    pub blocks: u64,
 }
 
 /// A drive, as its node opened it.

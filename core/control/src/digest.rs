@@ -75,6 +75,8 @@ impl Command {
             Command::Dropped { drive, open, revision } => {
                 Digest::of(27).number(drive.0).number(open.0).number(revision.0)
             }
+            Command::Full(_) => Digest::of(28),
+            Command::Alarmed { slice, .. } => Digest::of(29).number(slice.drive.0).number(slice.index),
         };
         digest.0
     }

@@ -1,9 +1,10 @@
 //! Whether the cluster is healthy, and why not, in words.
-use crate::state::{Forgetting, State};
+use crate::change::is_spent;
+use crate::state::{Drive, Forgetting, State};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use sarsen_types::DriveId;
+use sarsen_types::{DriveId, SliceId};
 
 /// How the cluster is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -31,7 +32,39 @@ fn what_for(state: &State, id: DriveId, forgetting: &Forgetting) -> String {
     format!(" once these hosts use it no more: {}; one that is gone is detached by force", owners.join(", "))
 }
 
-/// How the cluster is, and what is wrong, worst first.
+/// Of a drive that is so full an operator should know, in per cent.
+const FILLING_PER_CENT: u64 = 85;
+
+/// Drives that take no more data of clients, and the groups that have a copy in sync there: each write of theirs gets ENOSPC (S16).
+fn full(state: &State) -> Option<String> {
+    let is_full = |s: &SliceId| state.drives.get(&s.drive).is_some_and(|d| d.full.contains(&s.index));
+    let groups = state.groups.values().filter(|g| g.in_sync.iter().any(is_full)).count();
+    let drives = state.drives.iter().filter(|(_, d)| !d.full.is_empty());
+    let places: Vec<String> = drives.map(|(id, d)| format!("{id} ({} on node {})", d.path, d.node)).collect();
+    (groups > 0).then(|| {
+        format!(
+            "{groups} of {} groups cannot be written, writes get ENOSPC: full are the drives {}; discard or delete what is not needed",
+            state.groups.len(),
+            places.join(", ")
+        )
+    })
+}
+
+/// Drives that will be full one day: nothing is wrong yet.
+fn filling(state: &State) -> impl Iterator<Item = String> {
+    let is_filling =
+        |d: &Drive| d.full.is_empty() && d.used_blocks * 100 >= d.total_blocks * FILLING_PER_CENT;
+    let there = state.drives.iter().filter(|(_, d)| d.total_blocks > 0 && state.is_drive_up(d));
+    there.filter(move |(_, d)| is_filling(d)).map(|(id, d)| {
+        let per_cent = d.used_blocks * 100 / d.total_blocks;
+        format!(
+            "drive {id} ({} on node {}) is {per_cent} % full: near 95 % writes get ENOSPC",
+            d.path, d.node
+        )
+    })
+}
+
+/// How the cluster is, and what is wrong, worst first. What is only to be looked after comes last, of a cluster that is ok too.
 pub fn health(state: &State) -> (Health, Vec<String>) {
     let mut health = Health::Ok;
     let mut reasons = Vec::new();
@@ -58,6 +91,19 @@ pub fn health(state: &State) -> (Health, Vec<String>) {
         reasons
             .push(format!("{stuck} of {all} groups cannot be written: copies in sync are away and not removed yet, or too few are left"));
     }
+    if let Some(why) = full(state) {
+        health = Health::Unavailable;
+        reasons.push(why);
+    }
+    let mut spent = state.groups.values().filter(|g| is_spent(g));
+    if let Some(first) = spent.next() {
+        reasons.push(format!(
+            "{} of {all} groups have used up their epochs, group {} among them: they wait for ever for the next copy that fails; \
+             copy their volumes to another cluster",
+            1 + spent.count(),
+            first.group
+        ));
+    }
     for (id, node) in state.nodes.iter().filter(|(_, n)| !n.is_up) {
         reasons.push(format!("node {id} ({}) is down", node.api));
     }
@@ -81,5 +127,6 @@ pub fn health(state: &State) -> (Health, Vec<String>) {
     if !reasons.is_empty() {
         health = health.max(Health::Degraded);
     }
+    reasons.extend(filling(state));
     (health, reasons)
 }

@@ -47,6 +47,7 @@ impl State {
             size: r.size,
             total_blocks: r.total_blocks,
             used_blocks: r.used_blocks,
+            full: known.as_ref().map(|(_, d)| d.full.clone()).unwrap_or_default(),
             is_up: false,
             is_stale,
             failure: None,

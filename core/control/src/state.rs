@@ -119,6 +119,9 @@ pub struct Drive {
     pub total_blocks: u64,
     /// Of them used.
     pub used_blocks: u64,
+    /// Its slices that take no more data of clients (S16), as they said last.
+    #[serde(default)]
+    pub full: BTreeSet<u8>,
     /// Registered, and not reported failed or stopped since. Whether its node is up is told by the node.
     pub is_up: bool,
     /// What it holds counts for nothing until its slices durably say so (R1).

@@ -1,5 +1,5 @@
 //! What the control thread and the slices' threads say to each other: channels of values, no shared state.
-use sarsen_control::command::Rot;
+use sarsen_control::command::{Raised, Rot};
 use sarsen_types::{ClusterId, DriveId, NodeId, OpenId, Proposal, Revision, SliceId, View};
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -77,6 +77,8 @@ pub enum FromSlice {
         total_blocks: u64,
         /// Of them used.
         used_blocks: u64,
+        /// It takes no more data of clients (S16).
+        is_full: bool,
     },
     /// What it found rotten since it said so last (at most once in five seconds).
     Rotten {
@@ -85,7 +87,14 @@ pub enum FromSlice {
         /// How much.
         rot: Rot,
     },
-    /// Something an operator should read.
+    /// What an operator must hear of its groups, since it said so last (at most once in five seconds).
+    Alarmed {
+        /// Whose.
+        slice: SliceId,
+        /// What.
+        alarms: Vec<Raised>,
+    },
+    /// Something an operator should read, in the log.
     Report {
         /// Whose.
         slice: SliceId,

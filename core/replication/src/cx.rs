@@ -5,11 +5,12 @@ use crate::memory::Memory;
 use crate::peers::Peers;
 use crate::wait::Wait;
 use alloc::collections::BTreeMap;
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use sarsen_types::record::Body;
 use sarsen_types::slab::Slab;
-use sarsen_types::{Epoch, GroupId, Instant, Proposal, Record, SliceId, Version, View};
+use sarsen_types::{Alarm, Epoch, GroupId, Instant, Proposal, Record, SliceId, Version, View};
 use sarsen_wire::client::{ClientReply, ClientResult};
 use sarsen_wire::peer::{Acknowledged, GroupBody, GroupMessage, PeerMessage};
 
@@ -113,7 +114,18 @@ impl<P> Cx<P> {
     pub fn contradicted(&mut self, group: GroupId, blocks: usize) {
         self.counters.contradictions += blocks as u64;
         let what = "two copies hold the same versions with different contents, each with its right checksum";
-        self.out.push(Output::Report(alloc::format!("group {group}: of {blocks} blocks {what}")));
+        self.raise(
+            group,
+            Alarm::Contradiction,
+            blocks,
+            alloc::format!("group {group}: of {blocks} blocks {what}"),
+        );
+    }
+
+    /// For the operator: to the log, in words, and to the events of the cluster.
+    pub fn raise(&mut self, group: GroupId, alarm: Alarm, blocks: usize, what: String) {
+        self.out.push(Output::Report(what));
+        self.out.push(Output::Alarm { group, alarm, blocks: blocks as u64 });
     }
 
     /// Asks the metadata for a change.

@@ -4,8 +4,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use sarsen_types::record::{BlockStack, Entry};
 use sarsen_types::{
-    BlockRange, Checksum, ChunkIndex, FamilyId, GroupId, LayerId, ObjectId, Proposal, Record, Revision,
-    SliceId, Version, View,
+    Alarm, BlockRange, Checksum, ChunkIndex, FamilyId, GroupId, LayerId, ObjectId, Proposal, Record,
+    Revision, SliceId, Version, View,
 };
 use sarsen_wire::client::{ClientReply, ClientRequest, Greeting};
 use sarsen_wire::peer::PeerMessage;
@@ -261,6 +261,15 @@ pub enum Output<P> {
     Distrusted,
     /// What was deleted up to this revision is durably dropped (R20).
     Dropped(Revision),
-    /// Something an operator should read.
+    /// Something an operator should read, in the log.
     Report(String),
+    /// Something an operator must hear of.
+    Alarm {
+        /// Of which group.
+        group: GroupId,
+        /// What.
+        alarm: Alarm,
+        /// In how many blocks, where they were counted.
+        blocks: u64,
+    },
 }

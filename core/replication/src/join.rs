@@ -13,7 +13,7 @@ use alloc::vec::Vec;
 use sarsen_types::limits::{GRACE, JOIN_WINDOW_MAX, PAGE_ENTRIES_MAX, PREPARE_TIMEOUT};
 use sarsen_types::record::{Entry, Point, Table};
 use sarsen_types::{
-    BlockRange, Epoch, GroupChange, GroupState, Mark, ObjectId, RequestNote, SliceId, Version,
+    Alarm, BlockRange, Epoch, GroupChange, GroupState, Mark, ObjectId, RequestNote, SliceId, Version,
 };
 use sarsen_wire::peer::GroupBody;
 
@@ -225,18 +225,20 @@ impl<P: Clone> Group<P> {
                 GroupChange::GiveWay { to, lacks } => GroupChange::GiveWay { to, lacks: lacks || is_proven },
                 change => change,
             });
-            cx.out.push(Output::Report(alloc::format!(
+            let what = alloc::format!(
                 "group {}: {from} holds more than this copy, which leads alone and serves nothing until another leads",
                 self.id
-            )));
+            );
+            cx.raise(self.id, Alarm::Behind(from), 0, what);
             return self.give_way_to_the_whole(cx);
         }
         if self.is_behind(floor) {
-            cx.out.push(Output::Report(alloc::format!(
+            let what = alloc::format!(
                 "group {}: {from} was told that versions up to {floor:?} are committed, and what led since was made without \
                  some of them: they are lost",
                 self.id
-            )));
+            );
+            cx.raise(self.id, Alarm::Lost(from), 0, what);
         }
         // R18: of what we forgot, or lost, nothing shows that it was touched; one that held all of it has it, another is compared
         // whole

@@ -7,7 +7,9 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use sarsen_types::limits::{BACKOFF_FIRST, PIECE_BLOCKS_MAX};
 use sarsen_types::record::{Body, Entry, Recover};
-use sarsen_types::{BLOCKS_PER_CHUNK, BlockRange, Checksum, Epoch, FamilyId, ObjectId, SliceId, Version};
+use sarsen_types::{
+    Alarm, BLOCKS_PER_CHUNK, BlockRange, Checksum, Epoch, FamilyId, ObjectId, SliceId, Version,
+};
 use sarsen_wire::client::ClientResult;
 use sarsen_wire::peer::GroupBody;
 use smallvec::SmallVec;
@@ -188,7 +190,7 @@ impl<P: Clone> Group<P> {
                     self.id,
                     repair.version
                 );
-                cx.out.push(crate::io::Output::Report(what));
+                cx.raise(self.id, Alarm::Gone, 1, what);
             }
             for reader in repair.readers {
                 self.reader_failed(cx, reader, is_lost);
@@ -329,7 +331,11 @@ impl<P: Clone> Group<P> {
             let restore = primary.repairs.objects.remove(&token).expect("it was just there");
             let all_said_so = self.others_in_sync(cx.me).iter().all(|s| restore.without.contains(s));
             let is_lost = all_said_so && self.reaches_all(cx);
-            cx.counters.unrepairable += u64::from(is_lost);
+            if is_lost {
+                cx.counters.unrepairable += 1;
+                let what = alloc::format!("the map of {object:?} of {:?} is readable on no copy", self.id);
+                cx.raise(self.id, Alarm::Gone, 1, what);
+            }
             for reader in restore.readers {
                 self.reader_failed(cx, reader, is_lost);
             }

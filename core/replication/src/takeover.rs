@@ -8,7 +8,7 @@ use crate::wait::{Then, Wait};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use sarsen_types::record::{BlockStack, Body, Content, Write};
-use sarsen_types::{Epoch, GroupChange, Mark, RequestNote, SliceId, Version, limits};
+use sarsen_types::{Alarm, Epoch, GroupChange, Mark, RequestNote, SliceId, Version, limits};
 use sarsen_wire::peer::{Cursor, GroupBody, TailNote};
 use smallvec::SmallVec;
 
@@ -357,10 +357,8 @@ impl<P: Clone> Group<P> {
         if outcome.corruptions > 0 {
             cx.counters.takeovers_with_corruption += 1;
             let n = outcome.corruptions;
-            cx.out.push(Output::Report(alloc::format!(
-                "{:?}: takeover repairs {n} blocks that lay below a floor",
-                self.id
-            )));
+            let what = alloc::format!("{:?}: takeover repairs {n} blocks that lay below a floor", self.id);
+            cx.raise(self.id, Alarm::Repaired, n, what);
         }
         if outcome.contradictions > 0 {
             cx.contradicted(self.id, outcome.contradictions);

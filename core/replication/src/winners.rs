@@ -1,13 +1,13 @@
 //! The blocks that won a takeover: read here or fetched from a copy that has them intact (R12).
 use crate::cx::Cx;
 use crate::group::{Group, Role};
-use crate::io::{Blocks, Output, Read, ReadFailed, Which};
+use crate::io::{Blocks, Read, ReadFailed, Which};
 use crate::primary::Phase;
 use crate::takeover::{Fetched, Fetching};
 use crate::wait::Wait;
 use alloc::vec::Vec;
 use sarsen_types::record::{Content, Entry};
-use sarsen_types::{Checksum, SliceId};
+use sarsen_types::{Alarm, Checksum, SliceId};
 use sarsen_wire::peer::GroupBody;
 use smallvec::{SmallVec, smallvec};
 
@@ -124,7 +124,7 @@ impl<P: Clone> Group<P> {
             cx.counters.unrepairable += 1;
             let (object, range) = (fetching.rewrite.object, fetching.rewrite.range);
             let what = alloc::format!("{object:?} {range:?} of {:?} is intact on no in-sync copy", self.id);
-            cx.out.push(Output::Report(what));
+            cx.raise(self.id, Alarm::Gone, range.count as usize, what);
             return self.write_when_fetched(cx);
         }
         // it rotted since it was listed: listed again, it is damaged, and the next version wins (R12)

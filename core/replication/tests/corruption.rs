@@ -71,6 +71,7 @@ fn a_block_that_no_copy_has_is_an_error_and_never_data() {
     c.read(0, 2, 0);
     c.run(TENTH);
     assert!(matches!(c.reply(2), Some(ClientResult::Corrupt { .. })), "{:?}", c.reply(2));
+    assert_eq!(c.alarms, [(0, Alarm::Gone)], "the operator is told");
     // what is written whole is well again
     c.write_till_done(3, 0, 1, 3);
     assert_eq!((c.value(4, 0), c.value(5, 1)), (3, 1));
@@ -255,6 +256,7 @@ fn what_rotted_between_two_floors_is_repaired_by_the_takeover_that_lists_it() {
     c.stalled.clear();
     c.run(3 * SECOND);
     assert_eq!((c.count(|n| n.takeovers_with_corruption), c.expelled), (1, 0));
+    assert_eq!(c.alarms, [(1, Alarm::Repaired)], "the operator is told");
     assert_eq!(c.value(3, 0), 6);
     c.settle();
 }
@@ -279,4 +281,21 @@ fn a_block_that_was_overwritten_while_it_was_asked_for_is_not_lost() {
     assert_eq!(seen, Some(3), "{:?}", c.reply(2));
     assert_eq!(c.count(|n| n.unrepairable), 0);
     c.settle();
+}
+
+#[test]
+fn two_copies_that_contradict_each_other_are_an_alarm() {
+    let mut c = Cluster::new(2, 1);
+    c.run(3 * SECOND);
+    c.write(0, 1, 0, 1, 6);
+    while !c.is_done(1) {
+        c.step();
+    }
+    c.stalled.insert((0, 1)); // the floor is on its way
+    c.contradict(1, 0);
+    c.take_over(1, true);
+    c.run(TENTH);
+    c.stalled.clear();
+    c.run(3 * SECOND);
+    assert_eq!((c.count(|n| n.contradictions), &c.alarms[..]), (1, &[(1, Alarm::Contradiction)][..]));
 }

@@ -204,6 +204,7 @@ fn a_copy_that_lost_its_end_and_is_back_first_gives_way_to_one_that_knows_more()
     c.join(1);
     c.run_until("another leads", 5 * SECOND, |c| c.lead() != 0);
     assert!(!c.state.complete.contains(&support::slice(0)));
+    assert_eq!(c.alarms, [(0, Alarm::Behind(support::slice(1)))], "the operator is told");
     c.start(2);
     let lead = c.lead();
     c.join(if lead == 1 { 2 } else { 1 });
@@ -242,6 +243,26 @@ fn where_nobody_else_is_complete_what_a_sole_copy_lacks_is_the_operators_to_acce
     c.run(SECOND);
     assert_eq!((c.value(6, 0), c.value(7, 1)), (5, 7));
     c.settle();
+}
+
+#[test]
+fn what_two_copies_lost_and_the_third_brings_back_is_told_to_be_lost() {
+    let (mut c, image) = one_write_ago(0, 2);
+    c.crash_all();
+    c.crash_to(0, image.clone());
+    c.crash_to(2, image);
+    c.remove(1);
+    c.start(0);
+    c.start(2);
+    c.run(3 * SECOND);
+    assert_eq!(c.value(3, 0), 5, "nobody there knows better");
+    c.write_till_done(4, 1, 1, 7);
+    assert_eq!(c.alarms, []);
+    c.start(1);
+    c.join(1);
+    c.settle();
+    let lead = c.lead();
+    assert_eq!(c.alarms, [(lead, Alarm::Lost(support::slice(1)))]);
 }
 
 /// As back first, but no floor covers what it lost.

@@ -294,6 +294,7 @@ impl Cluster {
                     self.command(Command::Dropped { drive, open, revision });
                 }
                 Output::Report(text) => self.say(|| format!("node {node} reports: {text}")),
+                Output::Alarm { .. } => {} // said in words too
                 Output::Failed(why) => self.drive_failed(node, why),
             }
         }

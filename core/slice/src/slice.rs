@@ -244,6 +244,9 @@ impl<D: Disk> Slice<D> {
             machine::Output::Distrusted => out.push(Output::Distrusted),
             machine::Output::Dropped(revision) => out.push(Output::Dropped(revision)),
             machine::Output::Report(text) => out.push(Output::Report(text)),
+            machine::Output::Alarm { group, alarm, blocks } => {
+                out.push(Output::Alarm { group, alarm, blocks })
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! What goes into a slice and what comes out: the whole surface that a node's thread and the simulator share.
 use sarsen_buffer::Buf;
 use sarsen_replication::Memory;
-use sarsen_types::{Instant, Proposal, Revision, SliceId, View};
+use sarsen_types::{Alarm, GroupId, Instant, Proposal, Revision, SliceId, View};
 use sarsen_wire::client::{ClientReply, ClientRequest, Greeting};
 use sarsen_wire::peer::PeerMessage;
 use std::sync::Arc;
@@ -100,8 +100,17 @@ pub enum Output {
     Distrusted,
     /// What was deleted up to this revision is durably dropped (R20).
     Dropped(Revision),
-    /// Something an operator should read.
+    /// Something an operator should read, in the log.
     Report(String),
+    /// Something an operator must hear of.
+    Alarm {
+        /// Of which group.
+        group: GroupId,
+        /// What.
+        alarm: Alarm,
+        /// In how many blocks, where they were counted.
+        blocks: u64,
+    },
     /// The drive ended (S9): its groups are to be told by dropping the slice; the process goes on without it.
     Failed(String),
 }

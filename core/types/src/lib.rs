@@ -1,12 +1,14 @@
 //! Ids, geometry, versions, records and limits: the words of Sarsen as types.
 //!
 //! Reading order: `ids`, `geometry`, `version`, `time`, `limits`; then `request` (R21), `record` (what a journal
-//! record says), `ledger` (what a copy durably knows of its group beside blocks) and `group` (what metadata say).
+//! record says), `ledger` (what a copy durably knows of its group beside blocks), `group` (what metadata say) and `alarm` (what operators
+//! must hear of one).
 //! Rule numbers (R.., S..) are those of the design's rule pages; `core/README.md` lists where each is kept.
 #![no_std]
 #![forbid(unsafe_code)]
 extern crate alloc;
 
+pub mod alarm;
 pub mod geometry;
 pub mod group;
 pub mod ids;
@@ -19,6 +21,7 @@ pub mod time;
 pub mod version;
 pub mod view;
 
+pub use alarm::Alarm;
 pub use geometry::{BLOCK_SIZE, BLOCKS_PER_CHUNK, BlockRange, CHUNK_SIZE, ChunkIndex, ObjectId};
 pub use group::{GroupState, Joining, Member};
 pub use ids::{

@@ -11,6 +11,7 @@ use axum::{Json, Router};
 use sarsen_api::token::is_equal;
 use sarsen_api::{ErrorBody, REQUEST_HEADER};
 use sarsen_control::{Answer, Command, Entry, Refusal, RefusalKind};
+use sarsen_types::Revision;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -93,6 +94,7 @@ pub fn router(desk: Arc<Desk>) -> Router {
         .route("/internal/command", post(command))
         .route("/internal/alive", post(alive))
         .route("/internal/index", post(volumes::index))
+        .route("/internal/state", post(lend))
         .route("/internal/join", post(super::join::accept))
         .layer(DefaultBodyLimit::max(NODE_BODY_MAX))
         .layer(middleware::from_fn_with_state(desk.clone(), check_node));
@@ -237,7 +239,21 @@ async fn command(Shared(desk): Hand, headers: HeaderMap, bytes: Bytes) -> Result
         _ => Err(no_leader().into()),
     }
 }
-async fn alive(Shared(desk): Hand, bytes: Bytes) -> Result<Json<()>, Failure> {
-    desk.hear(&read::<Alive>(&bytes)?);
+async fn alive(Shared(desk): Hand, headers: HeaderMap, bytes: Bytes) -> Result<Json<()>, Failure> {
+    let alive: Alive = read(&bytes)?;
+    match desk.leader() {
+        Some(Ok(())) => desk.hear(&alive),
+        Some(Err(address)) if !headers.contains_key(FORWARDED) => {
+            desk.hand_on::<_, ()>(&address, "/internal/alive", &alive).await?;
+        }
+        _ => return Err(no_leader().into()),
+    }
     Ok(Json(()))
+}
+/// The metadata as this node knows them, with the entry that they show, for one that has an older revision.
+async fn lend(Shared(desk): Hand, bytes: Bytes) -> Result<Response, Failure> {
+    let after: Revision = read(&bytes)?;
+    let index = *desk.index.borrow();
+    let state = desk.now();
+    Ok(Json((state.revision > after).then_some((index, &*state))).into_response())
 }

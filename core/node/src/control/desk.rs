@@ -1,13 +1,17 @@
 //! What all tasks of the control thread share: who we are, the metadata as known here, and the way to the leader.
 use super::clock::Clock;
 use super::raft::Raft;
+use super::shown::Shown;
+use super::ways::first;
 use rand::TryRngCore;
 use rand::rngs::OsRng;
 use sarsen_api::ErrorBody;
 use sarsen_control::{Answer, Command, Entry, State};
-use sarsen_types::NodeId;
+use sarsen_types::{DriveId, NodeId};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
@@ -16,6 +20,10 @@ use tokio::sync::watch;
 const TRY_MAX: Duration = Duration::from_secs(3);
 /// The header of a request that was handed on: who gets it answers, or refuses.
 pub const FORWARDED: &str = "sarsen-forwarded";
+/// How long it may take to say that a node is alive.
+const ALIVE_MAX: Duration = Duration::from_secs(1);
+/// Other nodes that one try goes through.
+const DOORS_MAX: usize = 3;
 /// Between tries at a leader that is not there yet.
 const TRY_AGAIN: Duration = Duration::from_millis(50);
 
@@ -40,9 +48,13 @@ pub struct Desk {
     /// On the leader: when each node was heard last.
     pub heard: Mutex<BTreeMap<NodeId, Instant>>,
     /// On the leader: how full drives are.
-    pub space: Mutex<BTreeMap<sarsen_types::DriveId, (u64, u64)>>,
+    pub space: Mutex<BTreeMap<DriveId, Room>>,
     /// Nodes that said that they stop.
     pub stopping: Mutex<std::collections::BTreeSet<NodeId>>,
+    /// By what `state` and `index` are raised.
+    pub shown: Shown,
+    /// Which of the other nodes is asked first.
+    pub turn: AtomicUsize,
 }
 
 /// An answer, and the entry that a state must show to contain what it says.
@@ -61,8 +73,29 @@ pub struct Alive {
     pub node: NodeId,
     /// It stops in order: it will not be heard any more.
     pub is_stopping: bool,
-    /// Its drives: blocks they hold, blocks used.
-    pub space: Vec<(sarsen_types::DriveId, u64, u64)>,
+    /// How full its drives are.
+    pub space: Vec<(DriveId, Room)>,
+}
+
+/// How full a drive is, or a slice of it.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Room {
+    /// Blocks it can hold.
+    pub total_blocks: u64,
+    /// Of them used.
+    pub used_blocks: u64,
+    /// The slices that take no more data of clients (S16).
+    pub full: Vec<u8>,
+}
+impl<'a> std::iter::Sum<&'a Room> for Room {
+    fn sum<I: Iterator<Item = &'a Room>>(all: I) -> Room {
+        all.fold(Room::default(), |mut sum, one| {
+            (sum.total_blocks, sum.used_blocks) =
+                (sum.total_blocks + one.total_blocks, sum.used_blocks + one.used_blocks);
+            sum.full.extend(&one.full);
+            sum
+        })
+    }
 }
 
 /// Milliseconds since 1970, by this machine's wall clock.
@@ -127,46 +160,91 @@ impl Desk {
         }
     }
 
-    /// One try at the leader, wherever it is.
+    /// One try at the leader, wherever it is, and by whatever node can be reached (R44). It may get there by two ways: a command
+    /// has an id, or names what it changes by its epoch, or is the same twice (R30).
     pub async fn try_ask(&self, command: &Command, request: Option<u128>) -> Result<Outcome, ErrorBody> {
-        match self.leader() {
-            None => Err(no_leader()),
-            Some(Ok(())) => self.write(command.clone(), request).await,
-            Some(Err(address)) => {
-                let entry = unstamped(command.clone(), request);
-                self.post(&address, "/internal/command", &entry).await
-            }
+        self.try_entry(&Arc::new(unstamped(command.clone(), request)), &[]).await
+    }
+    async fn try_entry(&self, entry: &Arc<Entry>, told: &[String]) -> Result<Outcome, ErrorBody> {
+        // one that the others left thinks for a while that it leads
+        if self.leads()
+            && let Ok(outcome) = self.write(entry.command.clone(), entry.request).await
+        {
+            return Ok(outcome);
+        }
+        self.say("/internal/command", entry, told, TRY_MAX).await.map(|(_, outcome)| outcome)
+    }
+
+    /// Says something to the leader: straight where it is known, and where that fails or takes long also through a few other nodes, in
+    /// turn. Each hands it on to the leader that it knows, and that one to nobody, so it goes in no circle. Also answers whether it
+    /// went straight.
+    async fn say<B, A>(
+        &self,
+        path: &'static str,
+        what: &Arc<B>,
+        told: &[String],
+        limit: Duration,
+    ) -> Result<(bool, A), ErrorBody>
+    where
+        B: Serialize + Send + Sync + 'static,
+        A: DeserializeOwned + Send + 'static,
+    {
+        let leader = self.leader().and_then(Result::err);
+        let is_known = leader.is_some();
+        let others = self.others(told, leader.as_ref());
+        let ways = leader.into_iter().chain(others).map(|address| {
+            let (http, token, what) = (self.http.clone(), self.node_token.clone(), what.clone());
+            async move { post(&http, token.as_deref(), &address, path, &*what, limit).await }
+        });
+        let (at, answer) = first(ways).await?;
+        Ok((is_known && at == 0, answer))
+    }
+
+    /// A few doors, others each time.
+    fn others(&self, told: &[String], but: Option<&String>) -> Vec<String> {
+        let mut all = doors(&self.now(), self.me, told);
+        all.retain(|address| Some(address) != but);
+        let first = self.turn.fetch_add(1, Ordering::Relaxed) % all.len().max(1);
+        all.rotate_left(first);
+        all.truncate(DOORS_MAX);
+        all
+    }
+
+    /// Tells the leader that this node is alive. Whether it leads itself, or was told so straight.
+    pub async fn say_alive(&self, alive: Alive) -> bool {
+        if self.leads() {
+            self.hear(&alive);
+            return true;
+        }
+        let said = self.say::<_, ()>("/internal/alive", &Arc::new(alive), &[], ALIVE_MAX).await;
+        matches!(said, Ok((true, ())))
+    }
+
+    /// Shows the metadata of another node where they are newer: what raft does not bring here, since the leader does not reach this
+    /// node (any node's committed copy will do, R29).
+    pub async fn borrow(&self) {
+        let after = self.now().revision;
+        let leader = self.leader().and_then(Result::err);
+        let ways = self.others(&[], leader.as_ref()).into_iter().map(|address| {
+            let (http, token) = (self.http.clone(), self.node_token.clone());
+            async move { post(&http, token.as_deref(), &address, "/internal/state", &after, TRY_MAX).await }
+        });
+        if let Ok((_, Some((index, state)))) = first::<Option<(u64, State)>, _>(ways).await {
+            self.shown.show(&Arc::new(state), index);
         }
     }
 
     /// Asks until there is an answer, and until the metadata here show what it says.
     pub async fn ask(&self, command: Command) -> Answer {
-        let request = Some(random());
-        loop {
-            match self.try_ask(&command, request).await {
-                Ok(outcome) => {
-                    self.reach(outcome.index).await;
-                    return outcome.answer;
-                }
-                Err(_) => tokio::time::sleep(TRY_AGAIN).await,
-            }
-        }
+        self.announce(command, &[]).await
     }
 
-    /// Asks as [`Desk::ask`] does, and also through every node that the metadata know, or at `told`: for what says where this node
-    /// is now. The leader sends to where it was, so it does not learn here who leads (found in review).
+    /// Asks as [`Desk::ask`] does, and also at `told`: for what says where this node is now. The leader sends to where it was, so it
+    /// does not learn here who leads (found in review), and the others may have moved too.
     pub async fn announce(&self, command: Command, told: &[String]) -> Answer {
-        let request = Some(random());
-        let entry = unstamped(command, request);
+        let entry = Arc::new(unstamped(command, Some(random())));
         loop {
-            let mut asked = self.try_ask(&entry.command, request).await;
-            for address in doors(&self.now(), self.me, told) {
-                if asked.is_ok() {
-                    break;
-                }
-                asked = self.post(&address, "/internal/command", &entry).await;
-            }
-            match asked {
+            match self.try_entry(&entry, told).await {
                 Ok(outcome) => {
                     self.reach(outcome.index).await;
                     return outcome.answer;
@@ -212,7 +290,7 @@ impl Desk {
         }
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).insert(alive.node, now);
         let mut space = self.space.lock().unwrap_or_else(PoisonError::into_inner);
-        space.extend(alive.space.iter().map(|(d, total, used)| (*d, (*total, *used))));
+        space.extend(alive.space.iter().cloned());
     }
 }
 

@@ -1,5 +1,5 @@
 //! This node's drives: opened, registered (R1), told of each revision; and what their slices say, brought to the leader.
-use super::desk::Desk;
+use super::desk::{Desk, Room};
 use crate::data::{DataPort, DriveConfig, DriveHandle, Reports, open_drive};
 use crate::seam::{FromSlice, PeerAddress};
 use anyhow::{Context, bail};
@@ -27,8 +27,8 @@ pub struct Drives {
     served: Mutex<Served>,
     /// Those, and the ones whose slices are being told.
     named: Mutex<Served>,
-    /// Blocks a slice holds, and used.
-    space: Mutex<BTreeMap<SliceId, (u64, u64)>>,
+    /// How full slices are, as they said last.
+    space: Mutex<BTreeMap<DriveId, BTreeMap<u8, Room>>>,
     distrusted: Mutex<BTreeMap<DriveId, BTreeSet<u8>>>,
     /// Up to where each slice carried out deletions.
     dropped: Mutex<BTreeMap<DriveId, BTreeMap<u8, Revision>>>,
@@ -215,14 +215,18 @@ impl Drives {
             // asked again while there is no leader, it is still one
             FromSlice::Propose(proposal) if waiting.contains(&proposal) => {}
             FromSlice::Propose(proposal) => waiting.push(proposal),
-            FromSlice::Space { slice, total_blocks, used_blocks } => {
+            FromSlice::Space { slice, total_blocks, used_blocks, is_full } => {
+                let full = is_full.then_some(slice.index).into_iter().collect();
                 let mut space = self.space.lock().unwrap_or_else(PoisonError::into_inner);
-                space.insert(slice, (total_blocks, used_blocks));
+                let of_drive = space.entry(slice.drive).or_default();
+                of_drive.insert(slice.index, Room { total_blocks, used_blocks, full });
             }
             FromSlice::Rotten { slice, rot } => {
                 tracing::warn!("slice {slice} met rot: {rot:?}");
                 self.later(Command::Rotten { slice, rot });
             }
+            // each was logged in words
+            FromSlice::Alarmed { slice, alarms } => self.later(Command::Alarmed { slice, alarms }),
             FromSlice::Report { slice, text } => tracing::warn!("slice {slice}: {text}"),
             FromSlice::Stopped { slice } => {
                 tracing::info!("slice {slice} stopped");
@@ -287,14 +291,9 @@ impl Drives {
     }
 
     /// How full the drives are.
-    pub fn space(&self) -> Vec<(DriveId, u64, u64)> {
+    pub fn space(&self) -> Vec<(DriveId, Room)> {
         let space = self.space.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut drives: BTreeMap<DriveId, (u64, u64)> = BTreeMap::new();
-        for (slice, (total, used)) in space.iter() {
-            let sum = drives.entry(slice.drive).or_default();
-            (sum.0, sum.1) = (sum.0 + total, sum.1 + used);
-        }
-        drives.into_iter().map(|(id, (total, used))| (id, total, used)).collect()
+        space.iter().map(|(drive, slices)| (*drive, slices.values().sum())).collect()
     }
 
     /// Ends the drives in order; waits for their threads, as long as `limit`.

@@ -1,9 +1,9 @@
 //! What the leader does beside answering: nodes up and down, groups reconciled, voters chosen, space recorded.
-use super::desk::Desk;
+use super::desk::{Desk, Room};
 use super::voters::next_change;
 use openraft::ChangeMembers;
 use sarsen_control::{Command, State, balance, reconcile};
-use sarsen_types::NodeId;
+use sarsen_types::{DriveId, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -91,7 +91,10 @@ impl Led {
         }
         if now - self.spaced > SPACE {
             self.spaced = now;
-            self.record_space(desk, &state).await;
+            record_space(desk, &state).await;
+            record_full(desk, &state, true).await;
+        } else {
+            record_full(desk, &state, false).await;
         }
         // whoever leads next goes on from the time that the metadata show
         if state.now_ms > 0 && desk.time_ms() > state.now_ms + TICK_MS {
@@ -119,18 +122,35 @@ impl Led {
         let known = |id: &NodeId| state.nodes[id].is_up || heard.contains_key(id) || *id == desk.me;
         state.nodes.keys().filter(|id| known(id)).map(|id| (*id, ago(id))).collect()
     }
+}
 
-    async fn record_space(&self, desk: &Desk, state: &State) {
-        let told = desk.space.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let differs = |(id, space): &(&sarsen_types::DriveId, &(u64, u64))| {
-            let known = state.drives.get(id).map(|d| (d.total_blocks, d.used_blocks));
-            known.is_some_and(|known| known != **space)
+async fn record_space(desk: &Desk, state: &State) {
+    let told = desk.space.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let differs = |(id, room): &(&DriveId, &Room)| {
+        let known = state.drives.get(id).map(|d| (d.total_blocks, d.used_blocks));
+        known.is_some_and(|known| known != (room.total_blocks, room.used_blocks))
+    };
+    let of = |(id, room): (&DriveId, &Room)| (*id, room.total_blocks, room.used_blocks);
+    let all: Vec<_> = told.iter().filter(differs).map(of).collect();
+    if !all.is_empty() {
+        let _ = desk.write(Command::Space(all), None).await;
+    }
+}
+
+/// That writes get ENOSPC is recorded at once; that they do not any more now and then, so that a drive at its limit does not
+/// keep the metadata busy.
+async fn record_full(desk: &Desk, state: &State, has_room_again: bool) {
+    let told = desk.space.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let differs = |(id, room): &(&DriveId, &Room)| {
+        let full: BTreeSet<u8> = room.full.iter().copied().collect();
+        let is_news = |known: &BTreeSet<u8>| {
+            if has_room_again { full != *known } else { !full.is_subset(known) }
         };
-        let all: Vec<_> =
-            told.iter().filter(differs).map(|(id, (total, used))| (*id, *total, *used)).collect();
-        if !all.is_empty() {
-            let _ = desk.write(Command::Space(all), None).await;
-        }
+        state.drives.get(id).is_some_and(|d| is_news(&d.full))
+    };
+    let all: Vec<_> = told.iter().filter(differs).map(|(id, room)| (*id, room.full.clone())).collect();
+    if !all.is_empty() {
+        let _ = desk.write(Command::Full(all), None).await;
     }
 }
 

@@ -1,6 +1,7 @@
 //! Raft's state machine: the metadata in memory, published to this process with each step; snapshots in redb.
 use super::log::{Log, Meta, Upto};
 use super::raft::Types;
+use super::shown::Shown;
 use openraft::storage::{RaftSnapshotBuilder, RaftStateMachine, Snapshot};
 use openraft::{
     BasicNode, Entry, EntryPayload, LogId, OptionalSend, StorageError, StorageIOError, StoredMembership,
@@ -15,9 +16,8 @@ pub struct Machine {
     log: Log,
     applied: Option<LogId<u64>>,
     membership: StoredMembership<u64, BasicNode>,
-    state: watch::Sender<Arc<State>>,
-    /// Raised after `state`: what was applied up to it is seen there.
-    index: watch::Sender<u64>,
+    state: Arc<State>,
+    shown: Shown,
     saved: Saved,
 }
 
@@ -47,7 +47,8 @@ impl Machine {
         let (saved, told) = watch::channel(upto);
         log.follow(told)?;
         let membership = StoredMembership::default();
-        let mut machine = Machine { log, applied: None, membership, state, index, saved: Arc::new(saved) };
+        let (shown, saved) = (Shown::new(state, index), Arc::new(saved));
+        let mut machine = Machine { log, applied: None, membership, state: Arc::default(), shown, saved };
         if let Some((meta, bytes)) = snapshot {
             machine.become_(&meta, serde_json::from_slice(&bytes)?);
         }
@@ -56,8 +57,11 @@ impl Machine {
     fn become_(&mut self, meta: &Meta, state: State) {
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
-        self.state.send_replace(Arc::new(state));
-        self.index.send_replace(self.applied.map_or(0, |l| l.index));
+        self.state = Arc::new(state);
+        self.show();
+    }
+    fn show(&self) {
+        self.shown.show(&self.state, self.applied.map_or(0, |l| l.index));
     }
 }
 
@@ -75,7 +79,7 @@ impl RaftStateMachine<Types> for Machine {
         I: IntoIterator<Item = Entry<Types>> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let mut state = State::clone(&self.state.borrow());
+        let mut state = State::clone(&self.state);
         let mut answers = Vec::new();
         let before = state.revision;
         for entry in entries {
@@ -90,14 +94,14 @@ impl RaftStateMachine<Types> for Machine {
             });
         }
         if state.revision != before {
-            self.state.send_replace(Arc::new(state));
+            self.state = Arc::new(state);
         }
-        self.index.send_replace(self.applied.map_or(0, |l| l.index));
+        self.show();
         Ok(answers)
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
-        let (log, state) = (self.log.clone(), self.state.borrow().clone());
+        let (log, state) = (self.log.clone(), self.state.clone());
         let (applied, membership) = (self.applied, self.membership.clone());
         Builder { log, state, applied, membership, saved: self.saved.clone() }
     }

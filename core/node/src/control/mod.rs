@@ -5,7 +5,8 @@
 //! log machine raft's disk and state          raft     its types, and HTTP between nodes
 //! join        becoming one of the cluster    lead     the leader's work: reconcile, space
 //! voters      who votes                      clock    the leader's time
-//! drives      open, register, views, proposals
+//! drives      open, register, views, proposals           ways     to the leader, where the straight one is cut
+//! shown       the metadata as the rest of the node sees them
 //! api answers volumes                        REST
 //! ```
 pub mod answers;
@@ -20,5 +21,7 @@ pub mod log;
 pub mod machine;
 pub mod raft;
 pub mod run;
+pub mod shown;
 pub mod volumes;
 pub mod voters;
+pub mod ways;

@@ -6,6 +6,7 @@ use super::drives::{self, Drives};
 use super::join::{self, Wish};
 use super::machine::Machine;
 use super::raft::{self, Network, Raft};
+use super::shown::Shown;
 use super::{api, lead};
 use crate::data::drive::MEMORY_DEFAULT;
 use crate::data::{DataPort, DataPortConfig, DriveConfig, Reports};
@@ -266,7 +267,7 @@ impl Node {
         let _ = self.is_stopping.send(true);
         let ended = self.drives.stop(STOP_MAX).await;
         let alive = Alive { node: self.desk.me, is_stopping: true, space: Vec::new() };
-        tell_alive(&self.desk, &alive).await;
+        self.desk.say_alive(alive).await;
         save_metadata(&self.desk.raft).await;
         let _ = tokio::time::timeout(Duration::from_secs(2), self.desk.raft.shutdown()).await;
         self.tasks.shutdown().await;
@@ -312,13 +313,14 @@ async fn open_desk(
     let log = directory.open_raft()?;
     let (states, state) = watch::channel(Arc::new(State::default()));
     let (indexes, index) = watch::channel(0);
+    let shown = Shown::new(states.clone(), indexes.clone());
     let machine = Machine::open(log.clone(), states, indexes).map_err(failed)?;
     let (node_token, admin_token) =
         (config.key.as_ref().map(node_token_of), config.key.as_ref().map(token_of));
     let network = Network { http: http.clone(), token: node_token.clone(), state: state.clone() };
     let settings = Arc::new(raft::config().validate()?);
     let raft = Raft::new(u64::from(place.node.0), settings, network, log, machine).await?;
-    let (heard, space, stopping) = Default::default();
+    let (heard, space, stopping, turn) = Default::default();
     let clock = std::sync::Mutex::new(Clock::default());
     Ok(Arc::new(Desk {
         me: place.node,
@@ -332,6 +334,8 @@ async fn open_desk(
         heard,
         space,
         stopping,
+        shown,
+        turn,
     }))
 }
 
@@ -355,22 +359,13 @@ async fn begin(desk: &Desk, config: &NodeConfig, place: Place, announce: &Comman
     Ok(())
 }
 
-async fn tell_alive(desk: &Desk, alive: &Alive) {
-    match desk.leader() {
-        Some(Ok(())) => desk.hear(alive),
-        Some(Err(address)) => {
-            let token = desk.node_token.as_deref();
-            let limit = Duration::from_secs(1);
-            let _: Result<(), _> =
-                super::desk::post(&desk.http, token, &address, "/internal/alive", alive, limit).await;
-        }
-        None => {}
-    }
-}
-
 async fn be_alive(desk: Arc<Desk>, drives: Arc<Drives>, mut stopping: watch::Receiver<bool>) {
     while !*stopping.borrow_and_update() {
-        tell_alive(&desk, &Alive { node: desk.me, is_stopping: false, space: drives.space() }).await;
+        let alive = Alive { node: desk.me, is_stopping: false, space: drives.space() };
+        // where no leader hears it straight none may be able to send, and then raft brings nothing
+        if !desk.say_alive(alive).await {
+            desk.borrow().await;
+        }
         let _ = tokio::time::timeout(ALIVE_EVERY, stopping.changed()).await;
     }
 }

@@ -26,8 +26,8 @@ pub trait Machine {
     fn deadline(&self) -> Option<Instant>;
     /// Whether it leads a group that another copy could lead.
     fn leads_any(&self) -> bool;
-    /// Blocks of data it can hold, and blocks of them used.
-    fn space(&self) -> (u64, u64);
+    /// Blocks of data it can hold, blocks of them used, and whether clients get no more of them (S16).
+    fn space(&self) -> (u64, u64, bool);
     /// Bytes that clients' reads under way take, or will.
     fn read_bytes(&self) -> usize;
     /// What it found rotten since it began.

@@ -10,6 +10,7 @@
 //! ```
 //! What slices say ([`FromSlice`]) goes to `reports`, a function called on their threads: it must not block.
 pub mod acceptor;
+mod alarms;
 pub mod budget;
 pub mod drive;
 pub mod format;

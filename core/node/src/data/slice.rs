@@ -116,16 +116,16 @@ impl Machine for Slice<RingDisk> {
     fn leads_any(&self) -> bool {
         self.machine().leads_any()
     }
-    fn space(&self) -> (u64, u64) {
+    fn space(&self) -> (u64, u64, bool) {
         let space = self.store().space();
-        (space.total_blocks, space.used_blocks)
+        (space.total_blocks, space.used_blocks, space.client_blocks_free == 0)
     }
     fn read_bytes(&self) -> usize {
         Slice::read_bytes(self)
     }
     fn rot(&self) -> Rot {
         let c = self.counters();
-        Rot { repaired: c.repairs, restored: c.objects_restored, lost: c.unrepairable }
+        Rot { repaired: c.repairs, restored: c.objects_restored, lost: 0 }
     }
     fn close(self) {
         drop(self.into_store().close());

@@ -122,6 +122,10 @@ impl Machine for Toy {
                 assert!(view.revision < Revision(666), "the toy finds itself inconsistent");
                 self.leads = view.revision == Revision(2);
                 self.hangs_up = view.revision == Revision(3);
+                if view.revision >= Revision(4) && view.revision < Revision(100) {
+                    let (group, alarm) = (GroupId(view.revision.0 as u32), Alarm::Gone);
+                    out.push(Output::Alarm { group, alarm, blocks: 1 });
+                }
             }
         }
     }
@@ -139,8 +143,8 @@ impl Machine for Toy {
     fn rot(&self) -> Rot {
         Rot::default()
     }
-    fn space(&self) -> (u64, u64) {
-        (100, 1)
+    fn space(&self) -> (u64, u64, bool) {
+        (100, 1, false)
     }
     fn close(self) {
         self.note("closed".into());
@@ -461,6 +465,24 @@ fn a_planned_stop_waits_until_nothing_is_led_here() {
     node.handle.send(ToSlice::View(view(3)));
     node.thread.join().unwrap();
     wait_for(&node.log, "closed", 1);
+}
+
+#[test]
+fn what_groups_alarm_is_reported_at_once_and_then_together_and_with_the_end_of_the_thread() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = node(1, 1, dir.path());
+    let view = |revision| Arc::new(View { revision: Revision(revision), ..View::default() });
+    node.handle.send(ToSlice::View(view(4)));
+    wait_for(&node.reports, "Alarmed", 1);
+    node.handle.send(ToSlice::View(view(5)));
+    node.handle.send(ToSlice::View(view(6)));
+    node.handle.send(ToSlice::Stop);
+    node.thread.join().unwrap();
+    let mut told = node.reports.lock().unwrap().clone();
+    told.retain(|r| r.starts_with("Alarmed"));
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[0].contains("groups: [group 4], more: 0, blocks: 1"), "{told:?}");
+    assert!(told[1].contains("groups: [group 5, group 6], more: 0, blocks: 2"), "{told:?}");
 }
 
 #[test]

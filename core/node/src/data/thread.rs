@@ -4,6 +4,7 @@
 //! messages of the control thread) goes in; `finish`; what comes out is queued; `submit` queues device writes; the
 //! ring's turn submits all of it, sends first (L4, L5).
 use super::Reports;
+use super::alarms::Alarms;
 use super::budget::Budget;
 use super::links::{Dial, Links};
 use super::machine::{Machine, Opened};
@@ -118,8 +119,9 @@ pub fn run<S: Opened>(mut ring: Ring, store: S, inbox: Receiver<ToSlice>, config
         has_inputs: false,
         stopping: None,
         has_failed: false,
-        space: (Instant(0), (0, 0)),
+        space: (Instant(0), (0, 0, false)),
         rot: (Instant(0), Rot::default()),
+        alarms: Alarms::default(),
         last_refusal: None,
     };
     let now = sarsen_ring::now();
@@ -195,8 +197,9 @@ struct Worker<M> {
     has_inputs: bool,
     stopping: Option<Stop>,
     has_failed: bool,
-    space: (Instant, (u64, u64)),
+    space: (Instant, (u64, u64, bool)),
     rot: (Instant, Rot),
+    alarms: Alarms,
     last_refusal: Option<(SliceId, HandshakeError)>,
 }
 
@@ -268,6 +271,9 @@ impl<M: Machine> Worker<M> {
         self.machine.submit(now);
         self.report_space(now);
         self.report_rot(now);
+        if let Some(alarms) = self.alarms.due(now) {
+            self.report(FromSlice::Alarmed { slice: self.me, alarms });
+        }
     }
 
     fn report_space(&mut self, now: Instant) {
@@ -277,8 +283,8 @@ impl<M: Machine> Worker<M> {
         }
         let space = self.machine.space();
         if space != known {
-            let (total_blocks, used_blocks) = space;
-            self.report(FromSlice::Space { slice: self.me, total_blocks, used_blocks });
+            let (total_blocks, used_blocks, is_full) = space;
+            self.report(FromSlice::Space { slice: self.me, total_blocks, used_blocks, is_full });
         }
         self.space = (now, space);
     }
@@ -651,6 +657,7 @@ impl<M: Machine> Worker<M> {
             Output::Distrusted => self.report(FromSlice::Distrusted { slice: self.me }),
             Output::Dropped(revision) => self.report(FromSlice::Dropped { slice: self.me, revision }),
             Output::Report(text) => self.report(FromSlice::Report { slice: self.me, text }),
+            Output::Alarm { group, alarm, blocks } => self.alarms.raise(group, alarm, blocks),
             Output::Failed(why) => {
                 self.has_failed = true;
                 self.report(FromSlice::Failed { slice: self.me, why });
@@ -660,6 +667,9 @@ impl<M: Machine> Worker<M> {
 
     /// The end of a planned stop: the last answers leave, then the store is closed.
     fn end(mut self, now: Instant) {
+        if let Some(alarms) = self.alarms.rest() {
+            self.report(FromSlice::Alarmed { slice: self.me, alarms });
+        }
         let until = now + FLUSH_MAX;
         let conns: Vec<ConnId> = self.roles.iter().flatten().map(|(conn, _)| *conn).collect();
         let mut events = Vec::new();

@@ -59,6 +59,8 @@ pub struct Cluster {
     pub dropped: Vec<(GroupId, u64)>,
     /// Nothing panics when a block is intact nowhere.
     pub may_lose: bool,
+    /// What operators were told.
+    pub alarms: Vec<(usize, Alarm)>,
     pub replies: BTreeMap<(u64, u16), (ClientResult, Option<Payload>)>,
     pub counters: Counters,
     /// What the metadata want fenced.
@@ -137,6 +139,7 @@ impl Cluster {
             ignorant: BTreeSet::new(),
             dropped: vec![],
             may_lose: false,
+            alarms: Vec::new(),
             replies: BTreeMap::new(),
             counters: Counters::default(),
             fences: vec![],
@@ -342,6 +345,15 @@ impl Cluster {
         }
     }
 
+    /// A copy holds other data under the same version, with their right checksum.
+    pub fn contradict(&mut self, node: usize, block: u16) {
+        let place = (GROUP, ObjectId::new(1, self.chunk), block);
+        let top = self.store(node).disk.blocks.get_mut(&place).and_then(|s| s.last_mut()).expect("an entry");
+        if let Entry::Data(version, checksum) = top.0 {
+            *top = (Entry::Data(version, Checksum(checksum.0 ^ 1)), top.1 ^ 1);
+        }
+    }
+
     /// The metadata move: a compare-and-set that was accepted (R11, R14).
     pub fn change(&mut self, f: impl FnOnce(&mut GroupState)) {
         let before = self.state.primary;
@@ -521,6 +533,10 @@ impl Cluster {
                 Output::Distrusted => drop(self.stale.remove(&node)),
                 Output::Dropped(revision) => self.buried.push((node, revision)),
                 Output::Report(text) => println!("{} {text}", slice(node)),
+                Output::Alarm { group, alarm, .. } => {
+                    assert_eq!(group, GROUP);
+                    self.alarms.push((node, alarm));
+                }
                 other => {
                     if let Some(n) = self.nodes[node].as_mut() {
                         n.store.carry_out(other, inputs);
