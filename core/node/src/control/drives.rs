@@ -9,7 +9,8 @@ use sarsen_types::{DriveId, Proposal, Revision, SliceId, View};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinSet;
 
 /// Proposals in one command (R44).
 const PROPOSALS_MAX: usize = 256;
@@ -34,6 +35,8 @@ pub struct Drives {
     dropped: Mutex<BTreeMap<DriveId, BTreeMap<u8, Revision>>>,
     /// Threads of slices that ended.
     ended: watch::Sender<usize>,
+    /// A drive is served from now on.
+    joined: Notify,
 }
 
 /// How long a drive may take to open, a whole ring's replay among it, before the node starts without it.
@@ -80,66 +83,21 @@ impl Drives {
     /// The opened drives, none of them registered yet.
     pub fn new(desk: Arc<Desk>, boot_id: String, handles: Vec<Arc<DriveHandle>>) -> Drives {
         let (served, named, space, distrusted, dropped) = Default::default();
-        let ended = watch::channel(0).0;
-        Drives { desk, boot_id, handles, served, named, space, distrusted, dropped, ended }
+        let (ended, joined) = (watch::channel(0).0, Notify::new());
+        Drives { desk, boot_id, handles, served, named, space, distrusted, dropped, ended, joined }
     }
 
-    /// Registers each drive (R1); from then on it is served. Returns when all are.
-    pub async fn register(&self) -> anyhow::Result<()> {
+    /// Registers the drives (R1), beside each other: one that hangs holds up the others no longer than itself. From then on each is
+    /// served. Returns when all are, or are given up.
+    pub async fn register(self: &Arc<Self>) -> anyhow::Result<()> {
+        let mut registering = JoinSet::new();
+        for handle in self.handles.clone() {
+            let own = self.clone();
+            registering.spawn(async move { own.register_one(handle).await });
+        }
         let mut refused = Vec::new();
-        for handle in &self.handles {
-            let facts = handle.facts();
-            let register = Register {
-                identity: facts.identity,
-                node: self.desk.me,
-                open: facts.open,
-                opens: facts.opens.clone(),
-                path: facts.path.display().to_string(),
-                class: facts.class.to_owned(),
-                slices: facts.slices,
-                size: facts.size,
-                total_blocks: facts.total_blocks,
-                used_blocks: facts.used_blocks,
-                is_broken: facts.is_broken,
-            };
-            let (id, is_stale) = match self.desk.ask(Command::Register(register)).await {
-                Answer::Registered { drive, is_stale } => (drive, is_stale),
-                // the other drives are served all the same
-                Answer::Refused(why) => {
-                    tracing::error!("{}: {why}", facts.path.display());
-                    refused.push(format!("{}: {why}", facts.path.display()));
-                    handle.abandon();
-                    continue;
-                }
-                other => unreachable!("a registration answers {other:?}"),
-            };
-            let state = self.desk.now();
-            let views = views(&state, id, facts.slices);
-            // its slices may say something before we come back from telling them (found in review: that their floors are zero was
-            // said to nobody, and the drive stayed stale)
-            self.named.lock().unwrap_or_else(PoisonError::into_inner).insert(id, handle.clone());
-            let (own, given) = (handle.clone(), views);
-            let written = tokio::task::spawn_blocking(move || own.registered(id, &given, is_stale));
-            let failure = match tokio::time::timeout(REGISTER_MAX, written).await {
-                Ok(Ok(Ok(()))) => None,
-                Ok(Ok(Err(why))) => Some(why.to_string()),
-                Ok(Err(why)) => Some(why.to_string()),
-                Err(_) => Some("it does not answer".to_owned()),
-            };
-            if let Some(why) = failure {
-                tracing::error!("drive {id} ({}): {why}", facts.path.display());
-                refused.push(format!("{}: {why}", facts.path.display()));
-                handle.abandon();
-                self.later(Command::Failed { drive: id, open: facts.open, why });
-                continue;
-            }
-            handle.peers(&Arc::new(peers(&state, &self.boot_id)));
-            self.served.lock().unwrap_or_else(PoisonError::into_inner).insert(id, handle.clone());
-            tracing::info!(
-                "drive {id} ({}) is registered{}",
-                facts.path.display(),
-                if is_stale { ", stale" } else { "" }
-            );
+        while let Some(registered) = registering.join_next().await {
+            refused.extend(registered?.err());
         }
         if !refused.is_empty() && refused.len() == self.handles.len() {
             bail!("{}", refused.join("; "));
@@ -147,10 +105,62 @@ impl Drives {
         Ok(())
     }
 
+    /// One that is refused, or fails, ends, and is told of; the others are served all the same.
+    async fn register_one(&self, handle: Arc<DriveHandle>) -> Result<(), String> {
+        let facts = handle.facts();
+        let register = Register {
+            identity: facts.identity,
+            node: self.desk.me,
+            open: facts.open,
+            opens: facts.opens.clone(),
+            path: facts.path.display().to_string(),
+            class: facts.class.to_owned(),
+            slices: facts.slices,
+            size: facts.size,
+            total_blocks: facts.total_blocks,
+            used_blocks: facts.used_blocks,
+            is_broken: facts.is_broken,
+        };
+        let (id, is_stale) = match self.desk.ask(Command::Register(register)).await {
+            Answer::Registered { drive, is_stale } => (drive, is_stale),
+            Answer::Refused(why) => {
+                tracing::error!("{}: {why}", facts.path.display());
+                handle.abandon();
+                return Err(format!("{}: {why}", facts.path.display()));
+            }
+            other => unreachable!("a registration answers {other:?}"),
+        };
+        let state = self.desk.now();
+        let views = views(&state, id, facts.slices);
+        // its slices may say something before we come back from telling them (found in review: that their floors are zero was
+        // said to nobody, and the drive stayed stale)
+        self.named.lock().unwrap_or_else(PoisonError::into_inner).insert(id, handle.clone());
+        let (own, given) = (handle.clone(), views);
+        let written = tokio::task::spawn_blocking(move || own.registered(id, &given, is_stale));
+        let failure = match tokio::time::timeout(REGISTER_MAX, written).await {
+            Ok(Ok(Ok(()))) => None,
+            Ok(Ok(Err(why))) => Some(why.to_string()),
+            Ok(Err(why)) => Some(why.to_string()),
+            Err(_) => Some("it does not answer".to_owned()),
+        };
+        if let Some(why) = failure {
+            tracing::error!("drive {id} ({}): {why}", facts.path.display());
+            handle.abandon();
+            let failed = format!("{}: {why}", facts.path.display());
+            self.later(Command::Failed { drive: id, open: facts.open, why });
+            return Err(failed);
+        }
+        self.served.lock().unwrap_or_else(PoisonError::into_inner).insert(id, handle.clone());
+        self.joined.notify_one();
+        let stale = if is_stale { ", stale" } else { "" };
+        tracing::info!("drive {id} ({}) is registered{stale}", facts.path.display());
+        Ok(())
+    }
+
     /// Tells the drives of each revision, for the life of the node.
     pub async fn follow(&self) {
         let mut states = self.desk.state.clone();
-        let mut told = Revision(0);
+        let mut told: BTreeMap<DriveId, Revision> = BTreeMap::new();
         let mut known = BTreeMap::new();
         loop {
             // first whom we serve: the state is then one that shows their registrations
@@ -163,14 +173,15 @@ impl Drives {
                 served.values().for_each(|handle| handle.peers(&all));
                 known = peers;
             }
-            if state.revision > told {
-                told = state.revision;
-                for (id, handle) in &served {
+            for (id, handle) in &served {
+                if told.insert(*id, state.revision) != Some(state.revision) {
                     handle.learned(&views(&state, *id, handle.facts().slices));
                 }
             }
-            if states.changed().await.is_err() {
-                return;
+            tokio::select! {
+                changed = states.changed() => if changed.is_err() { return },
+                // it knows the revision of its registration, which may be an older one, and nobody else's address
+                () = self.joined.notified() => known.clear(),
             }
         }
     }

@@ -226,9 +226,9 @@ impl Node {
         tasks.spawn(async move { own.listen(heard).await });
         tasks.spawn(lead::run(led));
         tasks.spawn(be_alive(desk.clone(), drives.clone(), stopping));
-        drives.register().await?;
         let own = drives.clone();
         tasks.spawn(async move { own.follow().await });
+        drives.register().await?;
         tracing::info!("node {me} serves: API http://{api_address}, data {data}");
         Ok(Node { desk, drives, is_stopping, _port: port, directory, api: api_address, tasks })
     }
