@@ -10,5 +10,6 @@ pub mod fio;
 pub mod history;
 pub mod image;
 pub mod nbd;
+pub mod power;
 pub mod process;
 pub mod program;

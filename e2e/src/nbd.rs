@@ -141,6 +141,11 @@ impl Client {
         self.send(Command::Write.number(), offset, data.len() as u32, data)
     }
 
+    /// Sends what has no data; as [`Client::send_write`].
+    pub fn send_command(&mut self, command: Command, offset: u64, len: u32) -> io::Result<u64> {
+        self.send(command.number(), offset, len, &[])
+    }
+
     /// The next answer to anything but a read: its handle and its errno, 0 for done.
     pub fn answer(&mut self) -> io::Result<(u64, u32)> {
         if u32::from_be_bytes(take(&mut self.read)?) != REPLY_MAGIC {
@@ -173,7 +178,7 @@ impl Client {
 
     /// Does something without data, and waits for the answer.
     pub fn command(&mut self, command: Command, offset: u64, len: u32) -> io::Result<()> {
-        let handle = self.send(command.number(), offset, len, &[])?;
+        let handle = self.send_command(command, offset, len)?;
         self.done(handle)
     }
 }
