@@ -39,6 +39,7 @@ fn view(layout: &Layout) -> View {
         members: vec![Member { slice: ME, assignment: *assignment }],
         min_copies: 1,
         is_damaged: false,
+        accepted: Epoch(0),
     };
     let mut view = View { revision: Revision(1 << 40), ..View::default() };
     view.groups = layout.groups.iter().map(group).collect();
@@ -81,7 +82,13 @@ pub fn read_all(
     let (store, opened) = layout::open(disk, pool).context("the drive does not open")?;
     ensure!(!opened.is_broken, "the journal is taken to have a hole");
     let mut now = Instant(1_000_000_000);
-    let config = Config { id: ME, lease: LeaseMode::Clock, started: now, memory: Memory::default() };
+    let config = Config {
+        id: ME,
+        lease: LeaseMode::Clock,
+        started: now,
+        memory: Memory::default(),
+        epoch_writes: limits::EPOCH_WRITES,
+    };
     let mut slice = Slice::new(config, store, pool.clone());
     let mut out = Vec::new();
     slice.step(now, Input::Registered { view: Arc::new(view(layout)), is_stale: false }, &mut out);
