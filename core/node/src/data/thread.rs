@@ -114,6 +114,7 @@ pub fn run<S: Opened>(mut ring: Ring, store: S, inbox: Receiver<ToSlice>, config
         has_failed: false,
         space: (Instant(0), (0, 0)),
         rot: (Instant(0), Rot::default()),
+        checkpoint: None,
         last_refusal: None,
     };
     let now = sarsen_ring::now();
@@ -191,6 +192,8 @@ struct Worker<M> {
     has_failed: bool,
     space: (Instant, (u64, u64)),
     rot: (Instant, Rot),
+    /// The checkpoint that was under way after the last turn.
+    checkpoint: Option<u64>,
     last_refusal: Option<(SliceId, HandshakeError)>,
 }
 
@@ -262,6 +265,22 @@ impl<M: Machine> Worker<M> {
         self.machine.submit(now);
         self.report_space(now);
         self.report_rot(now);
+        self.log_checkpoint();
+    }
+
+    /// Whoever measures wants to know when checkpoints were under way; nobody else does.
+    fn log_checkpoint(&mut self) {
+        let known = std::mem::replace(&mut self.checkpoint, self.machine.checkpoint());
+        if known == self.checkpoint {
+            return;
+        }
+        let (me, fill) = (self.me, self.machine.journal_fill());
+        if let Some(number) = known {
+            tracing::debug!("slice {me} ended checkpoint {number}, its journal is {fill} % full");
+        }
+        if let Some(number) = self.checkpoint {
+            tracing::debug!("slice {me} began checkpoint {number}, its journal is {fill} % full");
+        }
     }
 
     fn report_space(&mut self, now: Instant) {
