@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 use std::process::{Child, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What is preloaded.
 const LIBRARY: &str = include_str!("count.c");
@@ -45,44 +45,70 @@ pub fn run(name: &'static str, place: &Path, flags: &Flags, table: &mut Table) -
     let volume = Workload::nbd(&dev.url("v"));
     Workload::FILL.run(&volume, size, None).context("fill the volume")?;
     let is_counted = |w: &Workload| w.name.starts_with("4K") && !w.name.contains('/');
+    let kinds = [("nodes", Kind::Node), ("export", Kind::Export)]
+        .map(|(word, kind)| (word, Cost::of(&dev).each(kind).map(|p| p.pid).collect::<Vec<u32>>()));
+    // what is done though nobody asks is in every other count too
+    let (idle, idled) = counted(dir.path(), &kinds, || {
+        std::thread::sleep(flags.time());
+        Ok(())
+    })?;
     for workload in Workload::ALL.into_iter().filter(is_counted) {
         if !workload.name.contains(flags.workload.as_str()) {
             continue;
         }
-        let kinds = [("nodes", Kind::Node), ("export", Kind::Export)]
-            .map(|(word, kind)| (word, Cost::of(&dev).each(kind).map(|p| p.pid).collect::<Vec<u32>>()));
-        let before = kinds.clone().map(|(_, pids)| preloaded(dir.path(), &pids));
-        let perf = kinds.clone().map(|(_, pids)| Perf::attach(&pids));
-        std::thread::sleep(ATTACH);
-        let ios = workload.run(&volume, size, Some(flags.time()))?.ios as f64;
-        for (((word, pids), before), perf) in kinds.iter().zip(before).zip(perf) {
-            let mut all: Vec<(String, f64)> = match perf.map(Perf::end) {
-                Ok(Ok(counts)) => counts.into_iter().map(|(what, n)| (what.to_owned(), n as f64)).collect(),
-                Ok(Err(why)) | Err(why) => {
-                    println!("calls are not counted: {why:#}");
-                    Vec::new()
-                }
-            };
-            let after = preloaded(dir.path(), pids);
-            let counted = COUNTERS.iter().zip(after.iter().zip(before));
-            all.extend(counted.map(|(what, (after, before))| ((*what).to_owned(), (after - before) as f64)));
-            for (what, count) in all {
-                let is_bound = what == "allocations" && workload.name == "4K write QD32";
-                let bound = is_bound.then_some(Bound::at_most(0.0, 0.0));
-                let beside = format!("{ios:.0} I/Os");
-                table.add(
-                    name,
-                    format!("{}: {what}, {word}", workload.name),
-                    count / ios,
-                    "an I/O",
-                    bound,
-                    beside,
-                );
-            }
+        let mut ios = 0.0;
+        let (counts, took) = counted(dir.path(), &kinds, || {
+            ios = workload.run(&volume, size, Some(flags.time()))?.ios as f64;
+            Ok(())
+        })?;
+        for ((word, what), count) in counts {
+            let is_bound = what == "allocations" && workload.name == "4K write QD32";
+            let bound = is_bound.then_some(Bound::at_most(0.0, 0.0));
+            let own =
+                idle.get(&(word, what)).copied().unwrap_or(0.0) / idled.as_secs_f64() * took.as_secs_f64();
+            let beside =
+                format!("{ios:.0} I/Os; of it {:.2} is what idle processes do in that time", own / ios);
+            table.add(
+                name,
+                format!("{}: {what}, {word}", workload.name),
+                count / ios,
+                "an I/O",
+                bound,
+                beside,
+            );
         }
         by_name(&workload, &volume, size, flags, &kinds)?;
     }
     Ok(())
+}
+
+/// Counts by whose and what.
+type Counts = BTreeMap<(&'static str, &'static str), f64>;
+
+/// What all these processes do while `work` is done, and how long that was.
+fn counted(
+    dir: &Path,
+    kinds: &[(&'static str, Vec<u32>)],
+    work: impl FnOnce() -> Result<()>,
+) -> Result<(Counts, Duration)> {
+    let perf: Vec<Result<Perf>> = kinds.iter().map(|(_, pids)| Perf::attach(pids)).collect();
+    std::thread::sleep(ATTACH);
+    let before: Vec<_> = kinds.iter().map(|(_, pids)| preloaded(dir, pids)).collect();
+    let begin = Instant::now();
+    work()?;
+    let took = begin.elapsed();
+    let mut counts = Counts::new();
+    for (((word, pids), before), perf) in kinds.iter().zip(before).zip(perf) {
+        let after = preloaded(dir, pids);
+        for (what, (after, before)) in COUNTERS.iter().zip(after.iter().zip(before)) {
+            counts.insert((word, what), (after - before) as f64);
+        }
+        match perf.and_then(Perf::end) {
+            Ok(calls) => counts.extend(calls.into_iter().map(|(what, n)| ((*word, what), n as f64))),
+            Err(why) => println!("calls are not counted: {why:#}"),
+        }
+    }
+    Ok((counts, took))
 }
 
 fn build(dir: &Path) -> Result<String> {
@@ -144,7 +170,7 @@ fn by_name(
     volume: &[String],
     size: u64,
     flags: &Flags,
-    kinds: &[(&str, Vec<u32>)],
+    kinds: &[(&'static str, Vec<u32>)],
 ) -> Result<()> {
     if program::run(command("strace").arg("-V"), QUICK).is_err() {
         println!("{}: no strace, so no calls by name", workload.name);

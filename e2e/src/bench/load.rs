@@ -63,10 +63,10 @@ pub fn write(
     }
 }
 
-/// The time that a share of these (0 to 1) do not exceed; nothing for too few to tell (a hundred beyond it).
+/// The time that a share of these (0 to 1) do not exceed; nothing for too few to tell (fewer than ten beyond it).
 pub fn percentile(mut took: Vec<Duration>, share: f64) -> Option<Duration> {
     let beyond = (took.len() as f64 * (1.0 - share)) as usize;
-    if beyond < 100 {
+    if beyond < 10 {
         return None;
     }
     let at = took.len() - beyond - 1;
@@ -81,6 +81,6 @@ mod tests {
     fn a_percentile_leaves_its_share_beyond() {
         let took: Vec<Duration> = (1..=200_000).rev().map(Duration::from_micros).collect();
         assert_eq!(percentile(took.clone(), 0.999), Some(Duration::from_micros(199_800)));
-        assert_eq!(percentile(took[..50_000].to_vec(), 0.999), None);
+        assert_eq!(percentile(took[..5_000].to_vec(), 0.999), None);
     }
 }

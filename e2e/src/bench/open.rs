@@ -17,7 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 /// The node that is killed.
 const NODE: u32 = 1;
 /// Bytes of the volume.
-const VOLUME: u64 = 2 << 30;
+const VOLUME: u64 = 1 << 30;
 /// How long writes may take until a node makes two checkpoints.
 const CHECKPOINTS_MAX: Duration = Duration::from_secs(600);
 /// Of the time that the last checkpoint took, how much passes until the node is killed.

@@ -37,7 +37,9 @@ fn judge(
     let (cpu, reached) = match name {
         "4K write QD1" => (Some(Bound::at_most(300.0, 200.0)), None),
         "4K write QD32" => (Some(Bound::at_most(110.0, 85.0)), Some(Bound::at_least(1.5, 2.0))),
-        "4K read QD32" => (Some(Bound::at_most(45.0, 27.0 + hop)), Some(Bound::at_least(1.0, 1.5))),
+        "4K read QD32" => {
+            (Some(Bound::at_most(45.0, (27.0 + hop).min(45.0))), Some(Bound::at_least(1.0, 1.5)))
+        }
         "1M write QD8" => (None, Some(Bound::at_least(2.0, 3.0))),
         "1M read QD8" => (None, Some(Bound::at_least(1.2, 1.5))),
         _ => (None, None),
