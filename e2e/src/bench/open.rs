@@ -56,12 +56,14 @@ pub fn run(name: &'static str, place: &Path, flags: &Flags, table: &mut Table) -
             "drives of {mib} MiB, {writes} writes, {depth} at a time; the journal was {fill} % full when the checkpoint began; {}",
             start.replay
         );
-        add(table, name, "open after SIGKILL, journal full", &start, Bound::at_most(5.0, 2.0), how);
+        let what = format!("open after SIGKILL, journal full ({depth} at a time)");
+        add(table, name, &what, &start, Bound::at_most(5.0, 2.0), how);
         dev.wait_ok()?;
         dev.stop_node(NODE)?;
         let start = self::start(&dev)?;
         let how = format!("the same drive; {}", start.replay);
-        add(table, name, "open after a clean stop", &start, Bound::at_most(0.5, 0.5), how);
+        let what = format!("open after a clean stop ({depth} at a time)");
+        add(table, name, &what, &start, Bound::at_most(0.5, 0.5), how);
     }
     Ok(())
 }
