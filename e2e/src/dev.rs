@@ -53,6 +53,7 @@ pub struct Node {
 pub struct Dev {
     dir: Place,
     flags: Vec<String>,
+    env: Vec<(String, String)>,
     child: Option<Child>,
     show: Show,
 }
@@ -71,20 +72,26 @@ impl Dev {
 
     /// A new cluster in a directory of its own below `parent`.
     pub fn start_on(parent: &Path, flags: &[&str]) -> Result<Dev> {
+        Dev::start_with(parent, flags, &[])
+    }
+
+    /// As [`Dev::start_on`], all its processes with these variables in their environment.
+    pub fn start_with(parent: &Path, flags: &[&str], env: &[(&str, &str)]) -> Result<Dev> {
         let dir =
             tempfile::Builder::new().prefix("sarsen-e2e-").tempdir_in(parent).context("make a directory")?;
-        Dev::start_at(Place::Own(dir), flags)
+        Dev::start_at(Place::Own(dir), flags, env)
     }
 
     /// A cluster in a directory that stays.
     pub fn start_in(dir: &Path, flags: &[&str]) -> Result<Dev> {
-        Dev::start_at(Place::Named(dir.to_owned()), flags)
+        Dev::start_at(Place::Named(dir.to_owned()), flags, &[])
     }
 
-    fn start_at(dir: Place, flags: &[&str]) -> Result<Dev> {
+    fn start_at(dir: Place, flags: &[&str], env: &[(&str, &str)]) -> Result<Dev> {
         let flags = flags.iter().map(|f| (*f).to_owned()).collect();
+        let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let show = Show { api: Vec::new(), volumes: Vec::new(), nodes: Vec::new() };
-        let mut dev = Dev { dir, flags, child: None, show };
+        let mut dev = Dev { dir, flags, env, child: None, show };
         dev.resume()?;
         Ok(dev)
     }
@@ -111,6 +118,7 @@ impl Dev {
             .args(["dev", "--json", "--dir"])
             .arg(self.dir())
             .args(&self.flags)
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)

@@ -25,8 +25,16 @@ pub struct Measured {
 
 /// Runs fio with these arguments (`--ioengine` and the rest), at most `limit`.
 pub fn run(args: &[String], limit: Duration) -> Result<Measured> {
+    run_on(&[], std::slice::from_ref(&args.to_vec()), limit)
+}
+
+/// As [`run`], with arguments for all and one job for each of `places` (`--ioengine` and what it needs): their sum.
+pub fn run_on(all: &[String], places: &[Vec<String>], limit: Duration) -> Result<Measured> {
     let mut fio = command("fio");
-    fio.args(["--name=job", "--output-format=json", "--thread=1", "--group_reporting=1"]).args(args);
+    fio.args(["--output-format=json", "--name=global", "--thread=1", "--group_reporting=1"]).args(all);
+    for (number, place) in places.iter().enumerate() {
+        fio.arg(format!("--name=job{number}")).args(place);
+    }
     let text = succeed(&mut fio, limit)?;
     // Warnings may come before the JSON.
     let start = text.find('{').with_context(|| format!("fio said: {text}"))?;

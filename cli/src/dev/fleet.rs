@@ -91,7 +91,8 @@ impl Fleet {
                 // Under another name until it is whole: a start that was cut short begins it anew.
                 let new = drive.with_extension("new");
                 let _ = fs::remove_file(&new);
-                crate::drive::format_file(&new, Some(Size(self.settings.drive_size)), None, Room::Sparse)?;
+                let (size, slices) = (Size(self.settings.drive_size), self.settings.slices);
+                crate::drive::format_file(&new, Some(size), Some(slices), Room::Sparse)?;
                 fs::rename(&new, &drive).during(format_args!("name {}", drive.display()))?;
             }
         }

@@ -43,6 +43,9 @@ pub struct Dev {
     /// Size of each drive, a sparse file [default: 10GiB]
     #[arg(long, value_name = "SIZE")]
     drive_size: Option<Size>,
+    /// Slices of each drive: stores of their own, each with a thread [default: 1]
+    #[arg(long)]
+    slices: Option<u8>,
     /// Copies of each block [default: 3, or one a node]
     #[arg(long)]
     copies: Option<u32>,
@@ -89,6 +92,7 @@ impl Dev {
             nodes: self.nodes,
             drives: self.drives,
             drive_size: self.drive_size,
+            slices: self.slices,
             copies: self.copies,
             lease: self.lease,
             tcp_only: self.tcp_only,

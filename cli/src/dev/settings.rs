@@ -1,6 +1,7 @@
 //! What a directory of `sarsen dev` was made with: kept in `dev.json`, and held to by later starts.
 use crate::failure::{During, Failure, Outcome};
 use crate::size::Size;
+use sarsen_types::limits::SLICES_MAX;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::Write;
@@ -75,6 +76,8 @@ pub struct Flags {
     pub drives: Option<u32>,
     /// `--drive-size`
     pub drive_size: Option<Size>,
+    /// `--slices`
+    pub slices: Option<u8>,
     /// `--copies`
     pub copies: Option<u32>,
     /// `--lease`
@@ -104,6 +107,9 @@ pub struct Settings {
     pub drives: u32,
     /// Bytes of each drive.
     pub drive_size: u64,
+    /// Slices of each drive.
+    #[serde(default = "one")]
+    pub slices: u8,
     /// Copies of the default policy.
     pub copies: u32,
     /// How reads are leased; the nodes' own choice where nothing was said.
@@ -119,6 +125,10 @@ pub struct Settings {
     pub joined: u32,
 }
 
+fn one() -> u8 {
+    1
+}
+
 impl Settings {
     /// What `flags` ask of a new directory. Ports are still to be chosen.
     pub fn new(flags: &Flags) -> Outcome<Settings> {
@@ -128,6 +138,10 @@ impl Settings {
             if value == 0 || value > max {
                 return Err(Failure::new(format!("{flag} {value} is out of bounds: 1 to {max}")));
             }
+        }
+        let slices = flags.slices.unwrap_or(1);
+        if slices == 0 || slices > SLICES_MAX {
+            return Err(Failure::new(format!("--slices {slices} is out of bounds: 1 to {SLICES_MAX}")));
         }
         let copies = flags.copies.unwrap_or(nodes.min(3));
         if copies == 0 || copies > nodes {
@@ -144,6 +158,7 @@ impl Settings {
             nodes,
             drives,
             drive_size: flags.drive_size.unwrap_or(Size(10 << 30)).0,
+            slices,
             copies,
             lease: flags.lease,
             tcp_only: flags.tcp_only,
@@ -164,6 +179,7 @@ impl Settings {
         compare("--nodes", flags.nodes.map(|n| n.to_string()), self.nodes.to_string());
         compare("--drives", flags.drives.map(|n| n.to_string()), self.drives.to_string());
         compare("--drive-size", flags.drive_size.map(|s| s.to_string()), Size(self.drive_size).to_string());
+        compare("--slices", flags.slices.map(|n| n.to_string()), self.slices.to_string());
         compare("--copies", flags.copies.map(|n| n.to_string()), self.copies.to_string());
         let lease = self.lease.map_or("not set", Lease::word);
         compare("--lease", flags.lease.map(|l| l.word().to_owned()), lease.to_owned());
@@ -274,6 +290,7 @@ mod tests {
             Flags { nodes: Some(0), ..Flags::default() },
             Flags { nodes: Some(2), copies: Some(3), ..Flags::default() },
             Flags { copies: Some(0), ..Flags::default() },
+            Flags { slices: Some(0), ..Flags::default() },
             Flags { volumes: vec!["a:1M".parse().unwrap(), "a:2M".parse().unwrap()], ..Flags::default() },
         ] {
             assert!(Settings::new(&bad).is_err(), "{bad:?}");

@@ -308,6 +308,16 @@ impl<D: Disk> Store<D> {
         self.groups.entry(group).or_default()
     }
 
+    /// The number of the checkpoint under way, if one is.
+    pub fn checkpoint_under_way(&self) -> Option<u64> {
+        (!self.checkpoint.is_idle()).then(|| self.checkpoint.number_under_way())
+    }
+
+    /// Per cent of the journal's ring that a replay would read.
+    pub fn journal_fill(&self) -> u64 {
+        self.ring_used * 100 / self.ring.units.max(1)
+    }
+
     /// How full it is. Client writes stop before what is reserved for map and recovery (S16).
     pub fn space(&self) -> SpaceReport {
         let total = self.space.total();

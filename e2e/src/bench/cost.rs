@@ -1,58 +1,99 @@
-//! What all processes of a cluster have used until now.
+//! What the processes of a cluster have used until now.
 use crate::dev::Dev;
 use crate::process;
 use std::fs;
 use std::time::Duration;
 
-/// Sums over processes.
+/// What a process is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// `sarsen node`
+    Node,
+    /// `sarsen export`
+    Export,
+    /// `sarsen dev`, or whatever else was asked about.
+    Other,
+}
+
+/// One process.
+#[derive(Clone, Copy, Debug)]
+pub struct Process {
+    /// Its id.
+    pub pid: u32,
+    /// What it is for.
+    pub kind: Kind,
+    /// CPU time, all its threads.
+    pub cpu: Duration,
+    /// Bytes it gave to its devices; files in memory are not counted by the kernel.
+    pub written: u64,
+    /// Bytes of memory.
+    pub memory: u64,
+}
+
+/// All that were asked about.
 #[derive(Clone, Debug, Default)]
 pub struct Cost {
-    /// CPU time of all of them.
-    pub cpu: Duration,
-    /// Bytes the nodes gave to their devices; files in memory are not counted by the kernel.
-    pub written: u64,
-    nodes: Vec<u64>,
-    exports: Vec<u64>,
+    processes: Vec<Process>,
 }
 
 impl Cost {
-    /// Until now.
+    /// Of every process of a cluster, until now.
     pub fn of(dev: &Dev) -> Cost {
-        let mut cost = Cost::default();
-        for pid in dev.pids() {
-            cost.cpu += process::cpu(pid);
-            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            match line.split(|b| *b == 0).nth(1) {
-                Some(b"node") => {
-                    cost.nodes.push(process::memory(pid));
-                    cost.written += written(pid);
-                }
-                Some(b"export") => cost.exports.push(process::memory(pid)),
-                _ => {}
-            }
-        }
-        cost
+        Cost { processes: dev.pids().into_iter().map(look).collect() }
     }
 
-    /// Of one process, its CPU time alone.
+    /// Of one process.
     pub fn of_process(pid: u32) -> Cost {
-        Cost { cpu: process::cpu(pid), ..Cost::default() }
+        Cost { processes: vec![look(pid)] }
     }
 
-    /// In words.
-    pub fn memory_of_nodes(&self) -> String {
-        mib(&self.nodes)
+    /// The processes of a kind.
+    pub fn each(&self, kind: Kind) -> impl Iterator<Item = Process> {
+        self.processes.iter().copied().filter(move |p| p.kind == kind)
     }
 
-    /// In words.
-    pub fn memory_of_exports(&self) -> String {
-        mib(&self.exports)
+    /// CPU time of all.
+    pub fn cpu(&self) -> Duration {
+        self.processes.iter().map(|p| p.cpu).sum()
+    }
+
+    /// CPU time of a kind.
+    pub fn cpu_of(&self, kind: Kind) -> Duration {
+        self.each(kind).map(|p| p.cpu).sum()
+    }
+
+    /// Bytes that nodes gave to their devices.
+    pub fn written(&self) -> u64 {
+        self.each(Kind::Node).map(|p| p.written).sum()
+    }
+
+    /// Memory of a kind, in words.
+    pub fn memory_of(&self, kind: Kind) -> String {
+        let each: Vec<String> = self.each(kind).map(|p| format!("{}", p.memory >> 20)).collect();
+        format!("{} MiB", each.join(" "))
+    }
+
+    /// Most memory that one of a kind takes.
+    pub fn most_memory_of(&self, kind: Kind) -> Option<u64> {
+        self.each(kind).map(|p| p.memory).max()
+    }
+
+    /// CPU time that each of a kind took since `before`.
+    pub fn cpu_since(&self, before: &Cost, kind: Kind) -> Vec<Duration> {
+        let then = |pid| before.processes.iter().find(|p| p.pid == pid).map_or(Duration::ZERO, |p| p.cpu);
+        self.each(kind).map(|p| p.cpu.saturating_sub(then(p.pid))).collect()
     }
 }
 
-fn mib(all: &[u64]) -> String {
-    let each: Vec<String> = all.iter().map(|bytes| format!("{}", bytes >> 20)).collect();
-    format!("{} MiB", each.join(" "))
+fn look(pid: u32) -> Process {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let kind = match line.split(|b| *b == 0).nth(1) {
+        Some(b"node") => Kind::Node,
+        Some(b"export") => Kind::Export,
+        _ => Kind::Other,
+    };
+    let (cpu, memory) = (process::cpu(pid), process::memory(pid));
+    Process { pid, kind, cpu, written: written(pid), memory }
 }
 
 fn written(pid: u32) -> u64 {

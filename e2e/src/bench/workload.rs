@@ -65,6 +65,16 @@ impl Workload {
         workload("1M read QD8", "read", "1m", 8),
     ];
 
+    /// One 4 KiB write at a time.
+    pub const LONE_WRITE: Workload = Workload::ALL[0];
+    /// 4 KiB writes, 64 of them under way in all, shared by `jobs`.
+    pub const fn spread(is_read: bool, jobs: u32) -> Workload {
+        match is_read {
+            true => workload("4K read", "randread", "4k", 64 / jobs),
+            false => workload("4K write", "randwrite", "4k", 64 / jobs),
+        }
+    }
+
     /// fio's arguments for an NBD URL.
     pub fn nbd(url: &str) -> Vec<String> {
         vec!["--ioengine=nbd".into(), format!("--uri={url}")]
@@ -72,22 +82,26 @@ impl Workload {
 
     /// Runs it on the first `size` bytes, for `time` or once over.
     pub fn run(&self, place: &[String], size: u64, time: Option<Duration>) -> Result<Measured> {
-        let mut args = place.to_vec();
-        args.extend([
+        self.run_on(&[place.to_vec()], size, time)
+    }
+
+    /// As [`Workload::run`], on several places at once: its depth and `size` are of each.
+    pub fn run_on(&self, places: &[Vec<String>], size: u64, time: Option<Duration>) -> Result<Measured> {
+        let mut args = vec![
             format!("--rw={}", self.rw),
             format!("--bs={}", self.block),
             format!("--iodepth={}", self.depth),
             format!("--size={size}"),
             "--randrepeat=0".into(),
             "--norandommap=1".into(),
-        ]);
+        ];
         if self.rw == "randrw" {
             args.push("--rwmixread=70".into());
         }
         if let Some(time) = time {
             args.extend(["--time_based=1".into(), format!("--runtime={}", time.as_secs())]);
         }
-        fio::run(&args, time.unwrap_or_default() + Duration::from_secs(300))
+        fio::run_on(&args, places, time.unwrap_or_default() + Duration::from_secs(300))
     }
 
     /// Runs it, and sums what it cost here and in the cluster.
@@ -103,9 +117,9 @@ impl Workload {
         let fio = self.run(place, size, Some(time))?;
         let mut cpu = ended_children() - own;
         let after = behind.cost();
-        cpu += after.cpu.saturating_sub(before.cpu);
+        cpu += after.cpu().saturating_sub(before.cpu());
         let bytes = fio.ios * if self.block == "4k" { 4096 } else { 1 << 20 };
-        let written = after.written.saturating_sub(before.written);
+        let written = after.written().saturating_sub(before.written());
         let is_counted = self.rw.ends_with("write") && written > 0;
         let amplification = is_counted.then(|| written as f64 / bytes as f64);
         let cpu_per_io = cpu.div_f64((fio.ios as f64).max(1.0));

@@ -1,82 +1,44 @@
-//! The benchmark: fio over NBD on three nodes and TCP, beside floors in the same run, every figure with its ratios.
+//! The benchmark: fio over NBD on three nodes and TCP, beside floors in the same run, every figure with its ratios; then what
+//! must be met and what is aimed for.
 use anyhow::{Context, Result};
 use clap::Parser;
-use sarsen_e2e::bench::cost::Cost;
-use sarsen_e2e::bench::report::Row;
-use sarsen_e2e::bench::workload::{Behind, Workload};
-use sarsen_e2e::bench::{floors, peers};
-use sarsen_e2e::dev::Dev;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
-
-/// fio over NBD on a cluster of this machine, beside floors
-#[derive(Parser)]
-struct Flags {
-    /// Seconds of each workload [default: 10, quick: 3]
-    #[arg(long)]
-    seconds: Option<u64>,
-    /// Seconds over which the idle cluster is watched [default: 60, quick: 5]
-    #[arg(long)]
-    idle: Option<u64>,
-    /// A short look: few seconds each, a small volume
-    #[arg(long)]
-    quick: bool,
-    /// Where drives are in memory
-    #[arg(long, default_value = "/dev/shm")]
-    memory: PathBuf,
-    /// Where drives are on a disk [default: the directory for temporary files]
-    #[arg(long)]
-    disk: Option<PathBuf>,
-    /// MiB of the volume [default: 1024, quick: 256]
-    #[arg(long)]
-    mib: Option<u64>,
-    /// Only places whose name contains this: memory, disk
-    #[arg(long, default_value = "")]
-    only: String,
-    /// Only workloads whose name contains this
-    #[arg(long, default_value = "")]
-    workload: String,
-    /// Let nodes and the export talk over unix sockets, as on one machine, not over TCP as between machines
-    #[arg(long)]
-    unix: bool,
-    /// How reads are leased [default: the product's own choice]
-    #[arg(long)]
-    lease: Option<String>,
-    /// More flags for `sarsen dev`
-    #[arg(last = true)]
-    dev: Vec<String>,
-}
-
-impl Flags {
-    fn time(&self) -> Duration {
-        Duration::from_secs(self.seconds.unwrap_or(if self.quick { 3 } else { 10 }))
-    }
-    fn idle(&self) -> Duration {
-        Duration::from_secs(self.idle.unwrap_or(if self.quick { 5 } else { 60 }))
-    }
-    fn mib(&self) -> u64 {
-        self.mib.unwrap_or(if self.quick { 256 } else { 1024 })
-    }
-}
+use sarsen_e2e::bench::flags::{Flags, Row};
+use sarsen_e2e::bench::stage::Stage;
+use sarsen_e2e::bench::table::Table;
+use sarsen_e2e::bench::{count, idle, latency, open, spread, sustained, workloads};
+use std::path::Path;
 
 fn main() -> Result<()> {
     let flags = Flags::parse();
+    let mut table = Table { machine: machine(), ..Table::default() };
     println!(
-        "{}, {} s a workload, volume of {} MiB, three nodes, three copies, {} between processes",
-        machine(),
+        "{}; {} s a workload, volume of {} MiB, three nodes, three copies, {} between processes, leases {}",
+        table.machine,
         flags.time().as_secs(),
-        flags.mib(),
-        if flags.unix { "unix sockets" } else { "TCP" }
+        flags.size() >> 20,
+        if flags.unix { "unix sockets" } else { "TCP" },
+        flags.lease_words(),
     );
     println!(
         "CPU is of all processes and fio, in µs an I/O (of 1 MiB in the last two rows); W amp is bytes given to devices by all nodes for each byte written, three copies; ratios are ours / theirs: below 1 is better for CPU, above 1 for IOPS"
     );
-    let disk = flags.disk.clone().unwrap_or_else(std::env::temp_dir);
-    for (name, place) in [("memory", flags.memory.as_path()), ("disk", disk.as_path())] {
-        if name.contains(&flags.only) {
-            bench(name, place, &flags).with_context(|| format!("drives in {}", place.display()))?;
+    let mut failed = 0;
+    for (name, place) in flags.places() {
+        println!("\n== drives in {name}: {}", place.display());
+        for part in [on_stage, sustained_writes, starts, slices_and_volumes, counts] {
+            // what the others found is told all the same
+            if let Err(why) = part(name, &place, &flags, &mut table) {
+                failed += 1;
+                println!("failed, drives in {}: {why:#}", place.display());
+            }
         }
     }
+    println!("\n{table}");
+    if let Some(path) = &flags.json {
+        std::fs::write(path, serde_json::to_string_pretty(&table)?)
+            .with_context(|| format!("write {}", path.display()))?;
+    }
+    anyhow::ensure!(failed == 0, "{failed} parts failed");
     Ok(())
 }
 
@@ -94,60 +56,38 @@ fn machine() -> String {
     format!("{cores} cores ({model}), {memory} GiB, Linux {}, load {load} at the start", kernel.trim())
 }
 
-fn bench(name: &str, place: &Path, flags: &Flags) -> Result<()> {
-    println!("\n== drives in {name}: {}", place.display());
-    let size = flags.mib() << 20;
-    let time = flags.time();
-    let chosen: Vec<Workload> =
-        Workload::ALL.into_iter().filter(|w| w.name.contains(flags.workload.as_str())).collect();
-    let front = floors::Nbdkit::start(size)?;
-    let raw = floors::RawFile::make(place, size)?;
-
-    let volume = format!("v:{}MiB", flags.mib());
-    let mut dev_flags = vec!["--volume", &volume];
-    if let Some(lease) = &flags.lease {
-        dev_flags.extend(["--lease", lease]);
+fn on_stage(name: &'static str, place: &Path, flags: &Flags, table: &mut Table) -> Result<()> {
+    let (has_workloads, has_latency) = (flags.wants(Row::Workloads), flags.wants(Row::Latency));
+    if !has_workloads && !has_latency && !flags.wants(Row::Idle) {
+        return Ok(());
     }
-    if !flags.unix {
-        dev_flags.push("--tcp-only");
+    let stage = Stage::set(name, place, flags)?;
+    if has_workloads {
+        workloads::run(&stage, flags, table)?;
     }
-    dev_flags.extend(flags.dev.iter().map(String::as_str));
-    let dev = Dev::start_on(place, &dev_flags)?;
-    dev.wait_ok()?;
-    let empty = Cost::of(&dev);
-    Workload::FILL.run(&Workload::nbd(&dev.url("v")), size, None).context("fill the volume")?;
-    front.fill(size)?;
-
-    println!("{}", Row::head());
-    for workload in chosen {
-        let front =
-            workload.measure(&Workload::nbd(&front.url()), size, time, Behind::Process(front.pid()))?;
-        let raw = workload.measure(&raw.arguments(), size, time, Behind::Nothing)?;
-        let own = workload.measure(&Workload::nbd(&dev.url("v")), size, time, Behind::Cluster(&dev))?;
-        println!(
-            "{}",
-            Row { workload, own: &own, front: &front, raw: &raw, peer: peers::find(name, workload.name) }
-        );
+    if has_latency {
+        latency::run(&stage, flags, table)?;
     }
-    dev.wait_ok()?;
-    let (busy, floor) = (Cost::of(&dev), Cost::of_process(front.pid()));
-    let start = Instant::now();
-    std::thread::sleep(flags.idle());
-    let (idle, floor) = (Cost::of(&dev), Cost::of_process(front.pid()).cpu - floor.cpu);
-    let seconds = start.elapsed().as_secs_f64().max(f64::MIN_POSITIVE);
-    let share = |cpu: Duration| cpu.as_secs_f64() / seconds * 100.0;
-    println!(
-        "memory per node: {} (empty {}); export {}",
-        busy.memory_of_nodes(),
-        empty.memory_of_nodes(),
-        busy.memory_of_exports()
-    );
-    println!("memory of nbdkit beside the volume it holds: {} MiB", front.memory_beside(size) >> 20);
-    println!("{}", peers::MEMORY);
-    println!(
-        "idle: {:.2} % of a core for all processes over {seconds:.0} s (nbdkit {:.2} %)",
-        share(idle.cpu - busy.cpu),
-        share(floor)
-    );
+    if flags.wants(Row::Idle) {
+        idle::run(&stage, flags, has_workloads, table)?;
+    }
     Ok(())
+}
+
+fn sustained_writes(name: &'static str, place: &Path, flags: &Flags, table: &mut Table) -> Result<()> {
+    if flags.wants(Row::Sustained) { sustained::run(name, place, flags, table) } else { Ok(()) }
+}
+
+fn starts(name: &'static str, place: &Path, flags: &Flags, table: &mut Table) -> Result<()> {
+    if flags.wants(Row::Open) { open::run(name, place, flags, table) } else { Ok(()) }
+}
+
+/// On one place only: it is the processor's time that is compared.
+fn slices_and_volumes(name: &'static str, place: &Path, flags: &Flags, table: &mut Table) -> Result<()> {
+    let is_first = flags.places().first().is_some_and(|p| p.0 == name);
+    if flags.wants(Row::Spread) && is_first { spread::run(name, place, flags, table) } else { Ok(()) }
+}
+
+fn counts(name: &'static str, place: &Path, flags: &Flags, table: &mut Table) -> Result<()> {
+    if flags.count { count::run(name, place, flags, table) } else { Ok(()) }
 }

@@ -30,6 +30,10 @@ pub trait Machine {
     fn space(&self) -> (u64, u64, bool);
     /// Bytes that clients' reads under way take, or will.
     fn read_bytes(&self) -> usize;
+    /// The number of the checkpoint under way, if one is.
+    fn checkpoint(&self) -> Option<u64>;
+    /// Per cent of its journal's ring that a replay would read.
+    fn journal_fill(&self) -> u64;
     /// What it found rotten since it began.
     fn rot(&self) -> Rot;
     /// Ends it in order.

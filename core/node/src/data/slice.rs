@@ -123,6 +123,12 @@ impl Machine for Slice<RingDisk> {
     fn read_bytes(&self) -> usize {
         Slice::read_bytes(self)
     }
+    fn checkpoint(&self) -> Option<u64> {
+        self.store().checkpoint_under_way()
+    }
+    fn journal_fill(&self) -> u64 {
+        self.store().journal_fill()
+    }
     fn rot(&self) -> Rot {
         let c = self.counters();
         Rot { repaired: c.repairs, restored: c.objects_restored, lost: 0 }

@@ -140,6 +140,12 @@ impl Machine for Toy {
     fn read_bytes(&self) -> usize {
         0
     }
+    fn checkpoint(&self) -> Option<u64> {
+        None
+    }
+    fn journal_fill(&self) -> u64 {
+        0
+    }
     fn rot(&self) -> Rot {
         Rot::default()
     }

@@ -122,6 +122,7 @@ pub fn run<S: Opened>(mut ring: Ring, store: S, inbox: Receiver<ToSlice>, config
         space: (Instant(0), (0, 0, false)),
         rot: (Instant(0), Rot::default()),
         alarms: Alarms::default(),
+        checkpoint: None,
         last_refusal: None,
     };
     let now = sarsen_ring::now();
@@ -200,6 +201,8 @@ struct Worker<M> {
     space: (Instant, (u64, u64, bool)),
     rot: (Instant, Rot),
     alarms: Alarms,
+    /// The checkpoint that was under way after the last turn.
+    checkpoint: Option<u64>,
     last_refusal: Option<(SliceId, HandshakeError)>,
 }
 
@@ -273,6 +276,22 @@ impl<M: Machine> Worker<M> {
         self.report_rot(now);
         if let Some(alarms) = self.alarms.due(now) {
             self.report(FromSlice::Alarmed { slice: self.me, alarms });
+        }
+        self.log_checkpoint();
+    }
+
+    /// Whoever measures wants to know when checkpoints were under way; nobody else does.
+    fn log_checkpoint(&mut self) {
+        let known = std::mem::replace(&mut self.checkpoint, self.machine.checkpoint());
+        if known == self.checkpoint {
+            return;
+        }
+        let (me, fill) = (self.me, self.machine.journal_fill());
+        if let Some(number) = known {
+            tracing::debug!("slice {me} ended checkpoint {number}, its journal is {fill} % full");
+        }
+        if let Some(number) = self.checkpoint {
+            tracing::debug!("slice {me} began checkpoint {number}, its journal is {fill} % full");
         }
     }
 
