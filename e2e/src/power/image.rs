@@ -63,11 +63,8 @@ impl Disk for Overlay {
         self.end(id, Some(buf));
     }
     fn write(&mut self, id: OpId, offset: u64, bufs: Bufs) {
-        let mut block = offset / BLOCK as u64;
-        for part in bufs.iter().flat_map(|buf| buf.chunks_exact(BLOCK)) {
-            self.over.insert(block, part.into());
-            block += 1;
-        }
+        let parts = bufs.iter().flat_map(|buf| buf.chunks_exact(BLOCK));
+        self.over.extend((offset / BLOCK as u64..).zip(parts).map(|(block, part)| (block, part.into())));
         self.end(id, None);
     }
     fn flush(&mut self, id: OpId) {
