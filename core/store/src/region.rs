@@ -7,6 +7,10 @@ use crate::place::BLOCKS_MAX;
 use crate::space::{BITMAP_COPIES, pages_of};
 use sarsen_types::BLOCK_SIZE;
 
+/// The shortest ring: half of it has room for the longest blocks and for what is kept, so that the journal goes on until the
+/// checkpoint that half a ring brings about. In a shorter one records wait for a checkpoint that is never due.
+pub const RING_BLOCKS_MIN: u64 = 256;
+
 /// See the module. Blocks are counted from the slice's start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SliceRegion {
@@ -28,7 +32,7 @@ impl SliceRegion {
             && self.blocks <= BLOCKS_MAX
             && self.offset / block + self.blocks <= drive / block
             && (1..self.blocks).contains(&self.ring_first)
-            && (1..self.blocks - self.ring_first).contains(&self.ring_blocks)
+            && (RING_BLOCKS_MIN..self.blocks - self.ring_first).contains(&self.ring_blocks)
             && self.data_first() + 1 < self.blocks
     }
     /// Whether a block is one of the journal ring.

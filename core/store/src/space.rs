@@ -110,6 +110,19 @@ impl Page {
     }
 }
 
+/// Whether what was read as the bits of a page of so many blocks can be that.
+fn is_right(bits: &Bits, page: &Page, blocks: u64) -> bool {
+    let used: u64 = bits.iter().map(|word| u64::from(word.count_ones())).sum();
+    let is_behind = |(at, word): (usize, &u64)| match blocks.saturating_sub(64 * at as u64) {
+        left @ 0..64 => word >> left != 0,
+        _ => false,
+    };
+    let is_held = |held: &Bits| bits.iter().zip(held.iter()).any(|(word, held)| word & held != 0);
+    used + u64::from(page.span.free) == blocks
+        && !bits.iter().enumerate().any(is_behind)
+        && !page.held.as_ref().is_some_and(is_held)
+}
+
 /// See the module. Blocks are numbered from the start of the slice.
 #[derive(Debug)]
 pub struct Space {
@@ -218,7 +231,8 @@ impl Space {
         self.pages[page as usize].span
     }
 
-    /// A page was read.
+    /// A page was read. It must say what the root says of it, and nothing of what entries that are not merged hold: its blocks
+    /// would count as free, or as used, twice.
     pub fn take_in(&mut self, page: u64, payload: &[u8]) -> Result<(), Malformed> {
         let mut r = Reader::new(payload);
         if r.get_u64()? != page {
@@ -227,6 +241,10 @@ impl Space {
         let mut bits = Box::new([0u64; WORDS]);
         for word in bits.iter_mut() {
             *word = r.get_u64()?;
+        }
+        let known = &self.pages[page as usize];
+        if known.settled.is_none() && !is_right(&bits, known, SPAN.min(self.total() - page * SPAN)) {
+            return r.fail("as many used blocks as the root says, none of them held");
         }
         self.load(page, bits);
         Ok(())
@@ -709,6 +727,32 @@ mod tests {
         assert_eq!(again.free(), end - used);
         again.pass(9, 9, 4);
         assert_eq!(again.free(), end - used + 1);
+    }
+
+    /// Such pages were taken in: a block that an entry held was settled once more, and one behind the end left a region with fewer
+    /// free blocks than none (found by the fuzzer of the map).
+    #[test]
+    fn a_page_that_says_something_else_than_the_root_is_refused() {
+        let mut space = Space::new(0, 100, &[]);
+        let (first, count) = space.take(Stream::Small, 10).unwrap();
+        (first..first + count).for_each(|b| space.settle(b));
+        let good = space.encode(0);
+        space.written(0, 77);
+        let spans: Vec<Span> = space.spans().collect();
+        let take_in = |held: u64, payload: &[u8]| {
+            let mut again = Space::new(0, 100, &spans);
+            again.mark_held(held).unwrap();
+            again.take_in(0, payload).is_ok()
+        };
+        let flipped = |blocks: &[u64]| {
+            let mut payload = good.clone();
+            blocks.iter().for_each(|b| payload[8 + *b as usize / 8] ^= 1 << (b % 8));
+            payload
+        };
+        assert!(take_in(first + count, &good) && !take_in(first, &good));
+        assert!(!take_in(99, &flipped(&[first])) && !take_in(99, &flipped(&[98])));
+        assert!(take_in(99, &flipped(&[first, 98])) && !take_in(99, &flipped(&[first, 100])));
+        assert!(!take_in(99, &flipped(&[first, SPAN - 1])));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use sarsen_buffer::{Pool, block_checksum};
 use sarsen_store::drive::{FormatParams, format, slice_identity};
 use sarsen_store::events::{Event, ReadError, ReadSpec, Which};
-use sarsen_store::memory::{Image, MemDisk};
+use sarsen_store::memory::{Fate, Image, MemDisk};
 use sarsen_store::store::SPILL_FROM;
 use sarsen_store::{Opened, Options, SliceRegion, Store, Token};
 use sarsen_types::record::{Body, Content, Entry, Recover, Write};
@@ -100,6 +100,12 @@ impl Bench {
         let Bench { region, size, memory, is_durable, spill_from, open, .. } = *self;
         let again = Bench::over(image, region, size, memory, is_durable, spill_from, open + 1);
         Bench { next: self.next, epoch: self.epoch, ..again }
+    }
+
+    /// The same after power was lost: `fate` says of each block that was written and not durable what became of it.
+    pub fn crashed(mut self, fate: impl FnMut() -> Fate) -> Bench {
+        let disk = std::mem::replace(self.store.disk_mut(), MemDisk::new(0));
+        self.restarted(disk.crash(fate))
     }
 
     /// A clean stop and start.
