@@ -147,21 +147,21 @@ fn a_dead_copy_is_removed_by_a_primary_that_does_not_reach_the_leader() {
     };
     assert!(concerned(&groups).len() > 20, "{groups}");
     let mut checker = Checker::new(&cluster.socket(), "v", 512 << 20, 4, 8, 3);
-    let (spell, left) = checker.beside(|| {
+    let (spell, (nodes, left)) = checker.beside(|| {
         std::thread::sleep(Duration::from_secs(1));
         cluster.cut_api(leader, cut).unwrap();
         cluster.cut_api(cut, leader).unwrap();
         // long enough for it to be taken for dead
         std::thread::sleep(Duration::from_secs(4));
         let nodes = cluster.json(&["node", "list"]).unwrap();
-        let is_up = |id: u32| nodes.as_array().unwrap().iter().any(|n| n["id"] == id && n["is_up"] == true);
-        assert!((1..=NODES).all(is_up), "{nodes}");
         cluster.kill_node(dead).unwrap();
         std::thread::sleep(Duration::from_secs(20));
-        concerned(&cluster.json(&["group", "list"]).unwrap())
+        (nodes, concerned(&cluster.json(&["group", "list"]).unwrap()))
     });
     println!("{} writes, longest stall {:.2} s", spell.answered, spell.longest.as_secs_f32());
     spell.expect_clean();
+    let is_up = |id: u32| nodes.as_array().unwrap().iter().any(|n| n["id"] == id && n["is_up"] == true);
+    assert!((1..=NODES).all(is_up), "{nodes}");
     assert_eq!(left, [0; 0], "the dead copy of these groups was not removed");
     assert!(spell.longest < STALL_MAX, "a write waited longer than {STALL_MAX:?}");
     // and the link is whole again
