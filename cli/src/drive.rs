@@ -10,7 +10,7 @@ use sarsen_store::drive::{FormatParams, Superblock, format, read};
 use sarsen_store::file::FileDisk;
 use sarsen_types::{BLOCK_SIZE, DriveIdentity};
 use std::fs::{File, OpenOptions};
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -145,20 +145,27 @@ fn open(path: &Path, size: Option<Size>, is_written: bool) -> Outcome<(File, Fil
     if is_device && is_written {
         options.custom_flags(libc::O_EXCL);
     }
-    let file: File = options.open(path).during(&what).map_err(|why| match size {
-        None if is_written => why.hint("name a size with --size to make a file"),
-        _ => why,
-    })?;
-    if is_written {
-        // what a process that just ended had open the kernel lets go a moment later
-        let until = Instant::now() + LOCK_WAIT;
-        while file.try_lock().is_err() {
-            if Instant::now() >= until {
-                return Err(Failure::new(format!("{} is in use", path.display()))
-                    .hint("stop the node that serves it"));
-            }
-            std::thread::sleep(Duration::from_millis(50));
+    // what a process that just ended had open the kernel lets go a moment later
+    let until = Instant::now() + LOCK_WAIT;
+    let wait = || {
+        if Instant::now() >= until {
+            let hint = "stop the node that serves it; for a device: unmount it";
+            return Err(Failure::new(format!("{} is in use", path.display())).hint(hint));
         }
+        std::thread::sleep(Duration::from_millis(50));
+        Ok(())
+    };
+    let file: File = loop {
+        match options.open(path) {
+            Err(why) if why.raw_os_error() == Some(libc::EBUSY) => wait()?,
+            Err(why) if why.kind() == ErrorKind::NotFound && is_written => {
+                return Err(why).during(&what).map_err(|f| f.hint("name a size with --size to make a file"));
+            }
+            opened => break opened.during(&what)?,
+        }
+    };
+    while is_written && file.try_lock().is_err() {
+        wait()?;
     }
     if let Some(size) = size.filter(|_| !is_device)
         && file.metadata().during(&what)?.len() < size.0

@@ -1,6 +1,7 @@
 //! Real processes, real clients, real `kill -9`: the harness that the end-to-end tests and the benchmark stand on.
 //!
-//! Reading order: [`program`] (where `sarsen` is), [`dev`] (a cluster of processes that always ends with the test), [`nbd`] (a
+//! Reading order: [`program`] (where `sarsen` is), [`dev`] (a cluster of processes that always ends with the test),
+//! [`nodes`] (one whose drives the test brings), [`nbd`] (a
 //! client of our own), [`checker`] (writes, and remembers what was answered), [`fio`] and [`process`] (what it cost).
 pub mod bench;
 pub mod chaos;
@@ -11,5 +12,6 @@ pub mod history;
 pub mod image;
 pub mod nbd;
 pub mod power;
+pub mod nodes;
 pub mod process;
 pub mod program;

@@ -148,6 +148,12 @@ pub fn open_drive_of<F: DriveFormat>(
     if !file.is_direct() && !file.is_inline() {
         tracing::warn!(drive = %config.path.display(), "its file system refuses O_DIRECT: the drive goes through the page cache");
     }
+    let durable = if file.is_write_through() {
+        "its writes are durable when they end"
+    } else {
+        "each write is flushed"
+    };
+    tracing::info!(drive = %config.path.display(), device = file.is_device(), "{durable}");
     let format = Arc::new(format);
     let mut open = [0; 16];
     OsRng.try_fill_bytes(&mut open).map_err(|why| error(format!("the system has no randomness: {why}")))?;
