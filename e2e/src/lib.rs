@@ -11,7 +11,7 @@ pub mod fio;
 pub mod history;
 pub mod image;
 pub mod nbd;
-pub mod power;
 pub mod nodes;
+pub mod power;
 pub mod process;
 pub mod program;
