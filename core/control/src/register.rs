@@ -182,7 +182,7 @@ impl State {
         for group in &groups {
             let mut assignment = self.last.assignment;
             self.change(*group, |s, epoch| {
-                (s.is_damaged, s.primary_since, s.accepted) = (false, epoch, epoch);
+                (s.is_damaged, s.primary_since) = (false, epoch);
                 s.complete.retain(|c| s.in_sync.contains(c));
                 s.joining.clear();
                 // Whoever has more begins anew: compared by what was touched since it left, it would keep what the accepted copy

@@ -159,7 +159,6 @@ impl State {
                 members,
                 min_copies,
                 is_damaged: false,
-                accepted: Epoch(0),
             };
             self.groups.insert(group, state);
             ids.push(group);

@@ -51,7 +51,7 @@ fn a_snapshot_of_the_first_version_is_read() {
     for field in ["forgotten", "back", "wall_ms"] {
         old.as_object_mut().unwrap().remove(field).unwrap();
     }
-    without(&mut old, "groups", &["could_commit", "is_damaged", "accepted"]);
+    without(&mut old, "groups", &["could_commit", "is_damaged"]);
     without(&mut old, "nodes", &["is_stopping"]);
     without(&mut old, "drives", &["forgetting", "full"]);
     without(&mut old, "answered", &["digest"]);

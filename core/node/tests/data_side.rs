@@ -49,7 +49,6 @@ fn view(epoch: u32, primary: u32, in_sync: &[u32]) -> Arc<View> {
         members: (1..=3).map(|n| Member { slice: slice(n), assignment: 1 }).collect(),
         min_copies: 2,
         is_damaged: false,
-        accepted: Epoch(0),
     };
     let volume = VolumeView { head: LAYER, size: 1 << 30, changed: Revision(1) };
     let attachment =

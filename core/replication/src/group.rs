@@ -71,7 +71,6 @@ impl<P: Clone> Group<P> {
             members: alloc::vec![],
             min_copies: 1,
             is_damaged: false,
-            accepted: Epoch(0),
         };
         Group {
             id,
@@ -128,10 +127,6 @@ impl<P: Clone> Group<P> {
         }
         if state.in_sync == [cx.me] && self.ledger.is_joining && self.ledger.point.is_none() {
             self.be_whole(cx);
-        }
-        if state.in_sync == [cx.me] {
-            // R28: by the operator's word, or a takeover would ask for all that a copy holds whose floor is zero (R41)
-            self.raise_floor(cx, Version::start(state.accepted));
         }
         if state.is_in_sync(cx.me) {
             self.had_before = None;

@@ -383,18 +383,9 @@ fn a_copy_that_gave_way_is_not_given_way_to_for_what_it_ordered_alone() {
     c.settle();
 }
 
-#[test]
-fn what_a_stale_sole_copy_holds_counts_as_committed_once_it_is_accepted() {
-    // R28, R41: its floor is zero, so all of a group was its tail: compared and written again in memory, and below min_copies not
-    // even read (found in review)
-    let mut c = Cluster::new(2, 2);
-    c.run(3 * SECOND);
-    for n in 0..8 {
-        c.write_till_done(1 + n, 64 * n as u16, 64, 5 + n);
-    }
-    c.run(SECOND);
+/// A stale copy, alone: it waits for the operator.
+fn stale_and_alone(mut c: Cluster) -> Cluster {
     let image = c.image(0);
-    c.crash_all();
     c.remove(1);
     c.roll_back(0, image);
     c.change(|s| {
@@ -404,23 +395,39 @@ fn what_a_stale_sole_copy_holds_counts_as_committed_once_it_is_accepted() {
     c.start(0);
     c.run(2 * SECOND);
     assert_eq!(c.group(0).ledger.floor, Version::ZERO);
+    c
+}
+
+fn accept(c: &mut Cluster) {
     let since = c.state.epoch.next();
     c.change(|s| {
-        (s.is_damaged, s.primary_since, s.accepted) = (false, since, since);
+        (s.is_damaged, s.primary_since) = (false, since);
         s.complete.retain(|m| s.in_sync.contains(m));
     });
-    assert_eq!([0, 3, 7].map(|n| c.value(20 + n, 64 * n as u16)), [5, 8, 12]);
-    assert_eq!(c.group(0).ledger.floor, Version::start(since));
-    assert_eq!(c.count(|n| n.takeovers_with_tail), 0, "nothing is written again");
-    // the decree holds after a crash that took the record of it, and what comes after it is no part of it
-    c.crash(0, 0);
-    c.start(0);
+}
+
+#[test]
+fn a_torn_write_over_an_answered_one_loses_on_a_copy_that_is_accepted() {
+    // R12, R28: were all that it holds counted as committed, the torn one would take the place of the answered one, and its retry
+    // be told that it is there (found in review)
+    let mut c = Cluster::new(2, 2);
+    c.run(3 * SECOND);
+    c.write_till_done(1, 0, 1, 5);
+    c.run(SECOND);
+    c.store(0).is_slow = true;
+    c.write(0, 2, 0, 1, 6);
+    c.run(SECOND / 10);
+    assert!(!c.is_done(2));
+    c.crash_torn(0, 1, &[0]);
+    c.crash(1, 0);
+    let mut c = stale_and_alone(c);
+    accept(&mut c);
+    c.run(SECOND);
     c.start(1);
     c.assign_anew(1);
     c.run_until("the other is made like it", 10 * SECOND, |c| c.state.in_sync.len() == 2);
-    c.write_till_done(30, 0, 64, 3);
-    c.take_over(1, true);
-    c.run(SECOND);
-    assert_eq!([0, 3, 7].map(|n| c.value(40 + n, 64 * n as u16)), [3, 8, 12]);
+    assert_eq!(c.value(10, 0), 5);
+    c.write_till_done(2, 0, 1, 6);
+    assert_eq!(c.value(11, 0), 6);
     c.settle();
 }

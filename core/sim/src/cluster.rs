@@ -153,7 +153,6 @@ impl Cluster {
                 members,
                 min_copies: (copies - 1).max(1),
                 is_damaged: false,
-                accepted: Epoch(0),
             };
             state.groups.insert(id, group);
             state.policies.get_mut("default").expect("it is there").table.push(id);

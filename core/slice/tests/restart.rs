@@ -73,7 +73,6 @@ impl Sole {
             members: vec![Member { slice: ME, assignment: 1 }],
             min_copies: 1,
             is_damaged: false,
-            accepted: Epoch(0),
         };
         let mut view =
             View { revision: Revision(u64::from(self.epoch.0)), groups: vec![state], ..View::default() };

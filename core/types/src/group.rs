@@ -50,8 +50,6 @@ pub struct GroupState {
     pub min_copies: u8,
     /// The only in-sync copy may lack what it acknowledged: it does not lead before an operator accepts that (R28).
     pub is_damaged: bool,
-    /// The epoch with which an operator accepted that: what the copy held by then counts as committed. 0: never.
-    pub accepted: Epoch,
 }
 
 /// A group as logs and snapshots hold it, those of older versions too (found in review: they could not be read).
@@ -70,8 +68,6 @@ struct Written {
     min_copies: u8,
     #[serde(default)]
     is_damaged: bool,
-    #[serde(default)]
-    accepted: Epoch,
     /// Written in place of `is_damaged` for a while.
     #[serde(default)]
     damage: Option<String>,
@@ -92,7 +88,6 @@ impl From<Written> for GroupState {
             members: w.members,
             min_copies: w.min_copies,
             is_damaged: w.is_damaged || w.damage.as_deref() == Some("Waits"),
-            accepted: w.accepted,
         }
     }
 }

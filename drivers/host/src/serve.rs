@@ -512,7 +512,7 @@ impl Host {
         let mut submitted = std::mem::take(&mut self.submitted);
         for request in submitted.drain(..) {
             let (offset, len) = match request.op() {
-                block::Op::Trim => whole_blocks(request.offset(), request.len()),
+                block::Op::Trim => self.whole_blocks(request.offset(), request.len()),
                 _ => (request.offset(), request.len()),
             };
             let mut held = UnderWay::new(request);
@@ -528,6 +528,19 @@ impl Host {
         }
         // nothing above submits more: the room is kept
         self.submitted = submitted;
+    }
+
+    /// The whole blocks of a range: a trim of less gives no place back, and would have to write zeroes, for which a full drive has no
+    /// room. A range that is not inside the volume stays as it is, to be refused.
+    fn whole_blocks(&self, offset: u64, len: u64) -> (u64, u64) {
+        let block = sarsen_types::BLOCK_SIZE as u64;
+        match offset.checked_add(len).filter(|end| *end <= self.export.size) {
+            Some(end) => {
+                let (first, end) = (offset.next_multiple_of(block), end / block * block);
+                (first.min(end), end.saturating_sub(first))
+            }
+            None => (offset, len),
+        }
     }
 
     fn completed(
@@ -737,14 +750,6 @@ impl Host {
 /// Which NBD client a request is of.
 fn base_of(tag: Tag) -> u32 {
     (tag.0 >> 32) as u32
-}
-
-/// The whole blocks of a range: a trim of less gives no place back, and would have to write zeroes, for which a full drive has no
-/// room.
-fn whole_blocks(offset: u64, len: u64) -> (u64, u64) {
-    let block = sarsen_types::BLOCK_SIZE as u64;
-    let (first, end) = (offset.next_multiple_of(block), (offset + len) / block * block);
-    (first, end.saturating_sub(first))
 }
 
 fn answer(answer: client::Answer) -> block::Answer {

@@ -39,7 +39,6 @@ fn view(layout: &Layout) -> View {
         members: vec![Member { slice: ME, assignment: *assignment }],
         min_copies: 1,
         is_damaged: false,
-        accepted: Epoch(0),
     };
     let mut view = View { revision: Revision(1 << 40), ..View::default() };
     view.groups = layout.groups.iter().map(group).collect();

@@ -250,10 +250,11 @@ async fn alive(Shared(desk): Hand, headers: HeaderMap, bytes: Bytes) -> Result<J
     }
     Ok(Json(()))
 }
-/// The metadata as this node knows them, with the entry that they show, for one that has an older revision.
+/// The entry that the metadata of this node show, for one that has no newer ones, and they themselves where its are older.
 async fn lend(Shared(desk): Hand, bytes: Bytes) -> Result<Response, Failure> {
     let after: Revision = read(&bytes)?;
     let index = *desk.index.borrow();
     let state = desk.now();
-    Ok(Json((state.revision > after).then_some((index, &*state))).into_response())
+    let newer = (state.revision > after).then_some(&*state);
+    Ok(Json((state.revision >= after).then_some((index, newer))).into_response())
 }

@@ -6,6 +6,7 @@ use super::ways::first;
 use rand::TryRngCore;
 use rand::rngs::OsRng;
 use sarsen_api::ErrorBody;
+use sarsen_control::state::Node;
 use sarsen_control::{Answer, Command, Entry, State};
 use sarsen_types::{DriveId, NodeId};
 use serde::de::DeserializeOwned;
@@ -55,6 +56,8 @@ pub struct Desk {
     pub shown: Shown,
     /// Which of the other nodes is asked first.
     pub turn: AtomicUsize,
+    /// The leader did not hear this node straight.
+    pub is_cut: tokio::sync::Notify,
 }
 
 /// An answer, and the entry that a state must show to contain what it says.
@@ -204,8 +207,12 @@ impl Desk {
     fn others(&self, told: &[String], but: Option<&String>) -> Vec<String> {
         let mut all = doors(&self.now(), self.me, told);
         all.retain(|address| Some(address) != but);
-        let first = self.turn.fetch_add(1, Ordering::Relaxed) % all.len().max(1);
-        all.rotate_left(first);
+        // of those that are up another first each time
+        let state = self.now();
+        let up = state.nodes.values().filter(|n| n.is_up).map(|n| &n.api);
+        let up = up.filter(|api| all.contains(api)).count();
+        let first = self.turn.fetch_add(1, Ordering::Relaxed) % up.max(1);
+        all[..up].rotate_left(first);
         all.truncate(DOORS_MAX);
         all
     }
@@ -223,14 +230,15 @@ impl Desk {
     /// Shows the metadata of another node where they are newer: what raft does not bring here, since the leader does not reach this
     /// node (any node's committed copy will do, R29).
     pub async fn borrow(&self) {
-        let after = self.now().revision;
+        let known = self.now();
+        let after = known.revision;
         let leader = self.leader().and_then(Result::err);
         let ways = self.others(&[], leader.as_ref()).into_iter().map(|address| {
             let (http, token) = (self.http.clone(), self.node_token.clone());
             async move { post(&http, token.as_deref(), &address, "/internal/state", &after, TRY_MAX).await }
         });
-        if let Ok((_, Some((index, state)))) = first::<Option<(u64, State)>, _>(ways).await {
-            self.shown.show(&Arc::new(state), index);
+        if let Ok((_, Some((index, newer)))) = first::<Option<(u64, Option<State>)>, _>(ways).await {
+            self.shown.show(&newer.map_or(known, Arc::new), index);
         }
     }
 
@@ -301,8 +309,11 @@ pub fn address_of(url: &str) -> &str {
 
 /// Where others of the cluster may be: as the metadata know them, and as we were told.
 fn doors(state: &State, me: NodeId, told: &[String]) -> Vec<String> {
-    let known = state.nodes.iter().filter(|(id, _)| **id != me).map(|(_, n)| n.api.clone());
-    known.chain(told.iter().map(|url| address_of(url).to_owned())).collect()
+    let others = |is_up| {
+        let are_so = move |(id, n): &(&NodeId, &Node)| **id != me && n.is_up == is_up;
+        state.nodes.iter().filter(are_so).map(|(_, n)| n.api.clone())
+    };
+    others(true).chain(others(false)).chain(told.iter().map(|url| address_of(url).to_owned())).collect()
 }
 
 /// Posts JSON to `path` at `address`, as a node.

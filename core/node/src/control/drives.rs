@@ -61,8 +61,13 @@ pub async fn open(
     for (path, opened) in opening {
         let failure = match tokio::time::timeout_at(until, opened).await {
             Ok(Ok(Ok(handle))) => {
-                handles.push(Arc::new(handle));
-                continue;
+                let is_same = |h: &&Arc<DriveHandle>| h.facts().identity == handle.facts().identity;
+                let Some(same) = handles.iter().find(is_same) else {
+                    handles.push(Arc::new(handle));
+                    continue;
+                };
+                handle.abandon();
+                format!("{} is a copy of {}: keep one of them", path.display(), same.facts().path.display())
             }
             Ok(Ok(Err(why))) => why.to_string(),
             Ok(Err(why)) => format!("{}: {why}", path.display()),

@@ -226,6 +226,7 @@ impl Node {
         tasks.spawn(async move { own.listen(heard).await });
         tasks.spawn(lead::run(led));
         tasks.spawn(be_alive(desk.clone(), drives.clone(), stopping));
+        tasks.spawn(borrow(desk.clone()));
         let own = drives.clone();
         tasks.spawn(async move { own.follow().await });
         drives.register().await?;
@@ -320,7 +321,7 @@ async fn open_desk(
     let network = Network { http: http.clone(), token: node_token.clone(), state: state.clone() };
     let settings = Arc::new(raft::config().validate()?);
     let raft = Raft::new(u64::from(place.node.0), settings, network, log, machine).await?;
-    let (heard, space, stopping, turn) = Default::default();
+    let (heard, space, stopping, turn, is_cut) = Default::default();
     let clock = std::sync::Mutex::new(Clock::default());
     Ok(Arc::new(Desk {
         me: place.node,
@@ -336,6 +337,7 @@ async fn open_desk(
         stopping,
         shown,
         turn,
+        is_cut,
     }))
 }
 
@@ -359,12 +361,20 @@ async fn begin(desk: &Desk, config: &NodeConfig, place: Place, announce: &Comman
     Ok(())
 }
 
+/// Borrows the metadata when the node seems to be cut off: beside what says that it is alive, which must not wait for it.
+async fn borrow(desk: Arc<Desk>) {
+    loop {
+        desk.is_cut.notified().await;
+        desk.borrow().await;
+    }
+}
+
 async fn be_alive(desk: Arc<Desk>, drives: Arc<Drives>, mut stopping: watch::Receiver<bool>) {
     while !*stopping.borrow_and_update() {
         let alive = Alive { node: desk.me, is_stopping: false, space: drives.space() };
         // where no leader hears it straight none may be able to send, and then raft brings nothing
         if !desk.say_alive(alive).await {
-            desk.borrow().await;
+            desk.is_cut.notify_one();
         }
         let _ = tokio::time::timeout(ALIVE_EVERY, stopping.changed()).await;
     }

@@ -225,7 +225,6 @@ mod tests {
             members: members.iter().map(|d| Member { slice: slice(d), assignment: 1 }).collect(),
             min_copies: 1,
             is_damaged: false,
-            accepted: Epoch(0),
         };
         View { groups: vec![group], ..View::default() }
     }

@@ -217,7 +217,6 @@ fn group(primary: u32, members: Vec<Member>) -> GroupState {
         members,
         min_copies: 1,
         is_damaged: false,
-        accepted: Epoch(0),
     }
 }
 

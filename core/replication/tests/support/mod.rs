@@ -109,7 +109,6 @@ impl Cluster {
             members: all.iter().map(|&slice| Member { slice, assignment: 1 }).collect(),
             min_copies,
             is_damaged: false,
-            accepted: Epoch(0),
         };
         let mut cluster = Cluster {
             now: Instant(1_000_000_000),

@@ -59,7 +59,7 @@ layout!(Member { slice: SliceId, assignment: u64 });
 layout!(GroupState {
     group: GroupId, epoch: Epoch, primary: SliceId, primary_since: Epoch, in_sync: Vec<SliceId>,
     joining: Vec<Joining>, complete: Vec<SliceId>, could_commit: Epoch, members: Vec<Member>, min_copies: u8,
-    is_damaged: bool, accepted: Epoch
+    is_damaged: bool
 });
 layout!(Point { floor: Version, forgotten: Version });
 layout!(Table {
