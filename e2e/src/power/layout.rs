@@ -1,4 +1,5 @@
 //! Where the volume lies on its only drive: read once from what the run left, as the metadata would tell it.
+use super::history::BLOCK;
 use super::image::Overlay;
 use anyhow::{Context, Result, ensure};
 use sarsen_buffer::Pool;
@@ -20,6 +21,8 @@ pub struct Layout {
     pub family: FamilyId,
     /// The group of each chunk.
     pub chunks: BTreeMap<u32, GroupId>,
+    /// The first byte of the block that a checkpoint ends with writing: the second root.
+    pub root: u64,
     /// The number of each group's assignment to the drive.
     pub groups: BTreeMap<GroupId, u64>,
 }
@@ -38,7 +41,9 @@ pub fn open(mut disk: Overlay, pool: &Pool) -> Result<(Store<Overlay>, Opened)> 
 
 impl Layout {
     /// Of a drive on which every chunk of the one volume was written.
-    pub fn find(disk: Overlay) -> Result<Layout> {
+    pub fn find(mut disk: Overlay) -> Result<Layout> {
+        let region = drive::read(&mut disk)?.slices[0];
+        let root = region.offset + region.roots()[1] * BLOCK as u64;
         let (mut store, _) = open(disk, &Pool::new())?;
         let mut chunks = BTreeMap::new();
         let mut of = None;
@@ -69,6 +74,6 @@ impl Layout {
         }
         let (layer, family) = of.context("a drive with a volume on it")?;
         let assignment = |g: &GroupId| (*g, store.ledger(*g).map_or(0, |ledger| ledger.assignment));
-        Ok(Layout { layer, family, chunks, groups: groups.iter().map(assignment).collect() })
+        Ok(Layout { layer, family, chunks, root, groups: groups.iter().map(assignment).collect() })
     }
 }

@@ -14,6 +14,9 @@ use sarsen_buffer::Pool;
 use std::fmt;
 use std::sync::Arc;
 
+/// Bytes of what a failure tells of writes in flight.
+const TOLD_MAX: usize = 400;
+
 /// How much is done.
 #[derive(Clone, Copy, Debug)]
 pub struct Depth {
@@ -33,6 +36,7 @@ pub struct Summary {
     fua: usize,
     flushes: usize,
     discards: usize,
+    checkpoints: usize,
     answers: u64,
     points: usize,
     drawn: usize,
@@ -49,8 +53,8 @@ impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "log: {} entries, {} writes ({} with FUA), {} flushes, {} discards, {} answers marked",
-            self.entries, self.writes, self.fua, self.flushes, self.discards, self.answers
+            "log: {} entries, {} writes ({} with FUA), {} flushes, {} discards, {} answers marked, {} checkpoints beside them",
+            self.entries, self.writes, self.fua, self.flushes, self.discards, self.answers, self.checkpoints
         )?;
         writeln!(
             f,
@@ -95,12 +99,16 @@ pub fn run(left: &Left, plan: &Plan, depth: Depth) -> Result<Summary> {
     let mut play = Play { log: &log, left, bytes, layout, expected, pool: Pool::new(), rng, summary };
     let sent = sent_at(&log.entries);
     let is_answer = |e: &Entry| matches!(&e.what, What::Mark(m) if history::read_mark(m).is_some());
+    let root = play.layout.root / SECTOR;
     let first = log.entries.iter().position(is_answer).context("an answer")?;
     let last = log.entries.iter().rposition(is_answer).context("an answer")?;
+    let ends_checkpoint = |e: &&Entry| matches!(e.what, What::Write(_)) && e.sector == root;
+    play.summary.checkpoints = log.entries[first..].iter().filter(ends_checkpoint).count();
     // the real program knows the metadata of its last life only
     let is_life = |e: &Entry| matches!(&e.what, What::Mark(m) if m == "life:1");
     let life = log.entries.iter().position(is_life).context("a second life")?;
     let lived = life + (last - life) / 8;
+    let mut due = lived;
     let step = ((last - lived) / depth.products.max(1)).max(1);
     let mut places = 0;
     for (at, entry) in log.entries.iter().enumerate() {
@@ -111,8 +119,9 @@ pub fn run(left: &Left, plan: &Plan, depth: Depth) -> Result<Summary> {
         if at >= first && !is_mark && places.is_multiple_of(depth.every) {
             play.point(at, &flying[at], depth.draws)?;
         }
-        if depth.products > 0 && at >= lived && (at - lived).is_multiple_of(step) && at <= last {
+        if depth.products > 0 && at >= due && !is_mark {
             play.product(at, &flying[at], (plan.data_port, plan.api_port))?;
+            due += step;
         }
         apply(&log, entry, &mut play.bytes)?;
         if let What::Mark(mark) = &entry.what
@@ -210,7 +219,9 @@ impl Play<'_> {
             }
             self.summary.lost += usize::from(sectors == 0);
             self.summary.torn += usize::from(sectors > 0 && sectors < entry.sectors);
-            told += &format!("{at}:{sectors}/{} ", entry.sectors);
+            if told.len() < TOLD_MAX {
+                told += &format!("{at}:{sectors}/{} ", entry.sectors);
+            }
         }
         Ok((disk, told))
     }
