@@ -33,6 +33,8 @@ fuzz_target!(|bytes: &[u8]| {
         let register = cluster.register(n.into(), n.into(), 1);
         cluster.apply(Command::Register(register), None);
     }
+    let (name, policy) = (String::from("a"), String::from("default"));
+    cluster.apply(Command::CreateVolume { name, size: 1 << 30, policy }, None);
     let mut commands = 0;
     while cluster.choices.are_left() && commands < 400 {
         commands += 1;
