@@ -2,6 +2,7 @@
 use crate::metadata::Metadata;
 use crate::net::Net;
 use crate::node::{Node, node_command};
+use crate::story::{About, Story, nodes};
 use crate::watch::Watch;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -15,8 +16,6 @@ use std::collections::BTreeMap;
 
 /// One step of the simulated clock.
 pub const TICK: Duration = Duration::from_millis(1);
-/// Groups of the one policy.
-const GROUPS: u32 = 4;
 /// A copy that is out of sync for so long is replaced where there is a place for another (R19).
 const DOWN_OUT_MS: u64 = 12_000;
 /// A node that began so long ago has no wait before it any more.
@@ -35,6 +34,25 @@ pub struct Volume {
     pub family: FamilyId,
 }
 
+/// How large a cluster is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Shape {
+    /// Nodes, each with one drive.
+    pub nodes: usize,
+    /// Copies of each group.
+    pub copies: u8,
+    /// Groups of the one policy.
+    pub groups: u32,
+}
+
+impl Shape {
+    /// A seed's.
+    pub fn of(seed: u64) -> Shape {
+        let copies = if seed % 4 == 3 { 2 } else { 3 };
+        Shape { nodes: copies as usize + (seed % 5 == 4) as usize, copies, groups: 4 }
+    }
+}
+
 /// See the module.
 pub struct Cluster {
     /// The true time.
@@ -49,6 +67,8 @@ pub struct Cluster {
     pub meta: Metadata,
     /// What was seen so far, for the checkers.
     pub watch: Watch,
+    /// What happened, in words.
+    pub story: Story,
     /// Copies of each group.
     pub copies: u8,
     pub(crate) lease: LeaseMode,
@@ -78,8 +98,9 @@ fn memory_of(seed: u64) -> Memory {
 }
 
 impl Cluster {
-    /// `n` nodes with a fresh drive each, registered, with groups of `copies` copies.
-    pub fn new(seed: u64, n: usize, copies: u8, lease: LeaseMode) -> Cluster {
+    /// Nodes with a fresh drive each, registered, and groups.
+    pub fn new(seed: u64, shape: Shape, lease: LeaseMode) -> Cluster {
+        let Shape { nodes: n, copies, groups } = shape;
         let mut rng = SmallRng::seed_from_u64(seed);
         let pool = Pool::new();
         let nodes = (0..n).map(|at| Node::new(at, pool.clone(), &mut rng)).collect();
@@ -90,6 +111,7 @@ impl Cluster {
             net: Net::default(),
             meta: Metadata::default(),
             watch: Watch::default(),
+            story: Story::default(),
             copies,
             lease,
             memory: memory_of(seed),
@@ -109,7 +131,7 @@ impl Cluster {
             cluster.start(at);
             cluster.register(at);
         }
-        cluster.make_groups(copies);
+        cluster.make_groups(copies, groups);
         cluster
     }
 
@@ -127,10 +149,10 @@ impl Cluster {
     }
 
     /// Few groups, so that they are busy: placed by hand before the first volume asks for more.
-    fn make_groups(&mut self, copies: u8) {
+    fn make_groups(&mut self, copies: u8, groups: u32) {
         let slices: Vec<SliceId> = self.nodes.iter().filter_map(|n| n.id).collect();
         let state = &mut self.meta.state;
-        for at in 0..GROUPS as usize {
+        for at in 0..groups as usize {
             let slices: Vec<SliceId> =
                 (0..copies as usize).map(|c| slices[(at + c) % slices.len()]).collect();
             let id = GroupId(at as u32 + 1);
@@ -161,6 +183,61 @@ impl Cluster {
         if self.trace > 0 {
             println!("{:?} {}", self.now, text());
         }
+    }
+
+    /// Something that matters to the story of every block.
+    pub fn tell(&self, text: impl Fn() -> String) {
+        self.story.tell(self.now, About::Cluster, &text);
+        self.say(text);
+    }
+
+    /// Something that matters to the story of a group.
+    pub fn tell_of(&self, group: GroupId, text: impl Fn() -> String) {
+        self.story.tell(self.now, About::Group(group), &text);
+        self.say(text);
+    }
+
+    /// What changed in the groups since it was told last: what metadata say of them, and who serves.
+    pub(crate) fn tell_groups(&mut self) {
+        let mut told = std::mem::take(&mut self.watch.told);
+        for g in self.meta.state.groups.values() {
+            let serves: Vec<usize> = self.serving(g.group).collect();
+            let known = told.entry(g.group).or_default();
+            if known.0 != g.epoch {
+                known.0 = g.epoch;
+                self.tell_of(g.group, || self.words(g));
+            }
+            if known.1 != serves {
+                let group = g.group;
+                let verb = if serves.len() > 1 { "serve" } else { "serves" };
+                self.tell_of(group, || format!("{} {verb} group {group}", nodes(&serves)));
+                known.1 = serves;
+            }
+        }
+        self.watch.told = told;
+    }
+
+    fn serving(&self, group: GroupId) -> impl Iterator<Item = usize> {
+        let is_served = move |n: &Node| {
+            let groups = n.slice.iter().flat_map(|s| s.machine().groups());
+            groups.into_iter().any(|known| known.id == group && known.is_served())
+        };
+        (0..self.nodes.len()).filter(move |at| is_served(&self.nodes[*at]))
+    }
+
+    fn words(&self, g: &GroupState) -> String {
+        let name = |s: &SliceId| self.node_of(*s).map_or("a lost drive".into(), |n| format!("node {n}"));
+        let all = |slices: &[SliceId]| slices.iter().map(name).collect::<Vec<_>>().join(", ");
+        let joins = match g.joining.is_empty() {
+            true => String::new(),
+            false => format!("; joining: {}", all(&g.joining.iter().map(|j| j.slice).collect::<Vec<_>>())),
+        };
+        let (group, epoch) = (g.group, g.epoch.0);
+        format!(
+            "group {group}, epoch {epoch}: {} leads; in sync: {}{joins}",
+            name(&g.primary),
+            all(&g.in_sync)
+        )
     }
 
     /// A line of the long trace, with `TRACE=2`: every message between nodes but heartbeats.

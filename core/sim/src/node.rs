@@ -257,6 +257,7 @@ impl Cluster {
         n.later.clear();
         n.claim = Some(Claim { held, is_broken: opened.is_broken });
         self.say(|| format!("node {node} starts: {opened:?}"));
+        self.tell(|| format!("node {node} starts"));
         *self.events.entry("damaged entries at open").or_default() += opened.damaged;
         *self.events.entry("map pages with a bad twin at open").or_default() += opened.ailing;
         if opened.is_broken {
@@ -266,7 +267,7 @@ impl Cluster {
 
     fn does_not_open(&mut self, node: usize, why: &str) {
         assert!(self.nodes[node].is_rotten, "node {node} does not open, and nothing rotted: {why}");
-        self.say(|| format!("node {node} does not open: {why}"));
+        self.tell(|| format!("node {node} does not open: {why}"));
         self.count("drives that rot made unreadable");
         self.lose_drive(node);
         self.start(node);
@@ -275,7 +276,7 @@ impl Cluster {
     /// A node's drive ended: its process says so, and another drive comes.
     pub(crate) fn drive_failed(&mut self, node: usize, why: String) {
         assert!(self.nodes[node].is_rotten, "node {node}'s drive failed, and nothing rotted: {why}");
-        self.say(|| format!("node {node}'s drive failed: {why}"));
+        self.tell(|| format!("node {node}'s drive failed: {why}"));
         let n = &mut self.nodes[node];
         n.has_failed = true;
         let (drive, open) = (n.id.unwrap_or_default().drive, n.open);
@@ -296,7 +297,7 @@ impl Cluster {
         n.had_rot = false;
         self.damaged = Some(node);
         self.count("drives lost");
-        self.say(|| format!("node {node} has a blank drive"));
+        self.tell(|| format!("the drive of node {node} is gone, and it has a blank one"));
     }
 
     /// A node's drive comes back as it was before its present opening, or one before that.
@@ -306,6 +307,7 @@ impl Cluster {
         let Some(older) = n.older.clone() else { return };
         (n.disk, n.is_rotten) = (Some(older), false);
         self.damaged = Some(node);
+        self.tell(|| format!("the drive of node {node} is as it was at an earlier time"));
         self.count("drive images rolled back");
     }
 
@@ -366,7 +368,8 @@ impl Cluster {
             drive::note_registered(disk, &mut superblock, ClusterId(7), open).expect("the disk writes");
         });
         let view = self.view(id);
-        self.say(|| format!("node {node} registered as {id}, stale {is_stale}"));
+        let stale = if is_stale { ", stale" } else { "" };
+        self.tell(|| format!("node {node} is registered{stale}, its slice is {id}"));
         self.input(node, Input::Registered { view, is_stale });
     }
 
@@ -400,7 +403,10 @@ impl Cluster {
         *self.events.entry("writes torn or lost").or_default() += spoiled;
         let n = &mut self.nodes[node];
         (n.disk, n.registers_at, n.claim, n.is_dark) = (Some(image), None, None, is_dark);
-        self.say(|| format!("node {node} ends: {how:?}"));
+        self.tell(|| match how {
+            End::Kill => format!("the process of node {node} ends"),
+            End::PowerLoss => format!("node {node} loses its power, and {spoiled} of its writes"),
+        });
         if !is_dark {
             self.hang_up_on(node);
         }
@@ -423,6 +429,7 @@ impl Cluster {
     pub fn stop(&mut self, node: usize) {
         self.command(Command::Stopping { node: NodeId(node as u32 + 1) });
         self.nodes[node].stopping = Some(Stopping::HandsOver(self.now));
+        self.tell(|| format!("node {node} begins to stop in order"));
         self.count("planned stops");
     }
 
