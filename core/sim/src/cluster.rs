@@ -20,6 +20,12 @@ pub const TICK: Duration = Duration::from_millis(1);
 const DOWN_OUT_MS: u64 = 12_000;
 /// A node that began so long ago has no wait before it any more.
 const STARTED: Duration = Duration::from_millis(1700);
+/// Drives that act full begin a checkpoint this often.
+const MERGE_TICKS: u64 = 40;
+/// Of so many ticks
+const STUCK_EVERY: u64 = 512;
+/// their oldest request waits for so many, while others overtake it.
+const STUCK_TICKS: u64 = 96;
 /// Bounds are looked at this often.
 const LOOK_TICKS: u64 = 64;
 
@@ -74,6 +80,8 @@ pub struct Cluster {
     pub(crate) lease: LeaseMode,
     /// What each slice may keep in memory: little in some runs, so that its bounds are met.
     pub(crate) memory: Memory,
+    /// Its drives act as full ones do, and are slower: see [`acts_full`].
+    is_full: bool,
     /// Counters of slices that ended.
     counters: Counters,
     /// Rare events of the cluster itself.
@@ -97,13 +105,20 @@ fn memory_of(seed: u64) -> Memory {
     }
 }
 
+/// A quarter of seeds, of each memory and number of copies and nodes: what is freed on a drive is written again as soon as it
+/// may be, checkpoints follow each other, and the disk is slower. So what is free too early shows.
+fn acts_full(seed: u64) -> bool {
+    seed / 4 % 4 == 1
+}
+
 impl Cluster {
     /// Nodes with a fresh drive each, registered, and groups.
     pub fn new(seed: u64, shape: Shape, lease: LeaseMode) -> Cluster {
         let Shape { nodes: n, copies, groups } = shape;
         let mut rng = SmallRng::seed_from_u64(seed);
         let pool = Pool::new();
-        let nodes = (0..n).map(|at| Node::new(at, pool.clone(), &mut rng)).collect();
+        let is_full = acts_full(seed);
+        let nodes = (0..n).map(|at| Node::new(at, pool.clone(), is_full, &mut rng)).collect();
         let mut cluster = Cluster {
             now: Instant(1_000_000_000),
             rng,
@@ -115,6 +130,7 @@ impl Cluster {
             copies,
             lease,
             memory: memory_of(seed),
+            is_full,
             counters: Counters::default(),
             events: BTreeMap::new(),
             damaged: None,
@@ -322,6 +338,10 @@ impl Cluster {
         if !(is_due || n.is_touched || slice.store().disk().waiting() > 0) {
             return;
         }
+        let completes = if self.is_full { 0.5 } else { 0.8 };
+        // the oldest request waits while others overtake it: a read, say, while what it reads is written anew elsewhere
+        let is_stuck = self.is_full && self.ticks % STUCK_EVERY < STUCK_TICKS && !self.is_gentle();
+        let first = usize::from(is_stuck);
         let hung = self.nodes[node].hung_until.is_some_and(|until| until > self.now);
         let rng = &mut self.rng;
         let n = &mut self.nodes[node];
@@ -332,13 +352,16 @@ impl Cluster {
             while budget > 0 {
                 budget -= 1;
                 // most complete within a tick, in any order
-                if rng.random_bool(0.8) {
-                    let at = rng.random_range(0..disk.waiting());
+                if rng.random_bool(completes) && disk.waiting() > first {
+                    let at = rng.random_range(first..disk.waiting());
                     disk.complete(at);
                 }
             }
         }
         n.is_touched = false;
+        if self.is_full && self.ticks.is_multiple_of(MERGE_TICKS) {
+            slice.store_mut().ask_checkpoint();
+        }
         let mut out = std::mem::take(&mut n.out);
         slice.finish(now, &mut out);
         slice.submit(now);

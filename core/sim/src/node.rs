@@ -57,6 +57,8 @@ pub struct Node {
     /// Where the slice is on the drive.
     pub region: SliceRegion,
     pool: Pool,
+    /// What becomes free on its drive is taken first.
+    reuses_soon: bool,
     /// Its drive's present opening.
     pub open: OpenId,
     /// Metadata's id of its drive's slice.
@@ -122,7 +124,7 @@ fn identity(node: usize, drives: u32) -> DriveIdentity {
 
 impl Node {
     /// A node with a blank drive, not started.
-    pub fn new(at: usize, pool: Pool, rng: &mut SmallRng) -> Node {
+    pub fn new(at: usize, pool: Pool, reuses_soon: bool, rng: &mut SmallRng) -> Node {
         let identity = identity(at, 1);
         let (image, region) = blank(identity);
         Node {
@@ -131,6 +133,7 @@ impl Node {
             disk: Some(image),
             region,
             pool,
+            reuses_soon,
             open: OpenId(0),
             id: None,
             since: Instant(0),
@@ -218,6 +221,7 @@ impl Node {
     fn options(&self) -> Options {
         let drive = slice_identity(self.identity, 0);
         let usual = Options::new(self.pool.clone(), drive, self.open, 16 << 20);
+        let usual = Options { reuses_soon: self.reuses_soon, ..usual };
         // objects are few here: now and then anything is worth a run, else nothing ever is (S13)
         match self.open.0.is_multiple_of(2) {
             true => Options { spill_from: 1, ..usual },
@@ -376,8 +380,13 @@ impl Cluster {
     /// What was written and never rotted is what is read: a block was not used again before nothing needed it (R10, S12).
     pub fn check_damage(&self, node: usize) {
         let n = &self.nodes[node];
-        let damaged = n.slice.as_ref().map_or(0, |slice| slice.store().tally().damaged);
+        let Some(tally) = n.slice.as_ref().map(|slice| slice.store().tally()) else { return };
+        let (damaged, outrun) = (tally.damaged, tally.outrun);
         assert!(damaged == 0 || n.had_rot, "{damaged} blocks of node {node} are corrupt, and nothing rotted");
+        assert!(
+            outrun == 0 || n.had_rot,
+            "{outrun} blocks of node {node} were written again while they were read"
+        );
     }
 
     /// A node ends.
