@@ -33,7 +33,7 @@ fn what_for(state: &State, id: DriveId, forgetting: &Forgetting) -> String {
 }
 
 /// Of a drive that is so full an operator should know, in per cent.
-const FILLING_PER_CENT: u64 = 85;
+const FILLING_PER_CENT: u128 = 85;
 
 /// Drives that take no more data of clients, and the groups that have a copy in sync there: each write of theirs gets ENOSPC (S16).
 fn full(state: &State) -> Option<String> {
@@ -52,11 +52,12 @@ fn full(state: &State) -> Option<String> {
 
 /// Drives that will be full one day: nothing is wrong yet.
 fn filling(state: &State) -> impl Iterator<Item = String> {
-    let is_filling =
-        |d: &Drive| d.full.is_empty() && d.used_blocks * 100 >= d.total_blocks * FILLING_PER_CENT;
+    // what a drive says of itself may be any number (fuzzer of the metadata)
+    let per_cent = |d: &Drive| u128::from(d.used_blocks) * 100 / u128::from(d.total_blocks.max(1));
+    let is_filling = move |d: &Drive| d.full.is_empty() && per_cent(d) >= FILLING_PER_CENT;
     let there = state.drives.iter().filter(|(_, d)| d.total_blocks > 0 && state.is_drive_up(d));
-    there.filter(move |(_, d)| is_filling(d)).map(|(id, d)| {
-        let per_cent = d.used_blocks * 100 / d.total_blocks;
+    there.filter(move |(_, d)| is_filling(d)).map(move |(id, d)| {
+        let per_cent = per_cent(d);
         format!(
             "drive {id} ({} on node {}) is {per_cent} % full: near 95 % writes get ENOSPC",
             d.path, d.node

@@ -1,5 +1,6 @@
 //! Copies agree when quiet.
 use crate::cluster::Cluster;
+use crate::story::Subject;
 use sarsen_types::{GroupId, ObjectId, SliceId, Version};
 use std::collections::BTreeMap;
 
@@ -18,6 +19,7 @@ pub enum Which {
 /// If they do not.
 pub fn agree(cluster: &mut Cluster, which: Which) {
     for (id, group) in cluster.meta.state.groups.clone() {
+        cluster.story.judge(Subject::Group(id));
         let nodes =
             group.in_sync.iter().map(|slice| (*slice, cluster.node_of(*slice).expect("it has a node")));
         let is_meant = |n: usize| which == Which::All || !cluster.nodes[n].is_rotten;

@@ -100,6 +100,10 @@ impl History {
         bytes[offset..offset + part.len()].copy_from_slice(part);
         self.write(key, author, bytes, now)
     }
+    /// What a write leaves in its block.
+    pub fn content(&self, key: Key, at: usize) -> u64 {
+        self.registers[&key].writes[at].content
+    }
     /// A write was answered.
     pub fn answered(&mut self, key: Key, at: usize, now: Instant) {
         let write = &mut self.registers.get_mut(&key).expect("it was begun").writes[at];
@@ -130,7 +134,7 @@ impl History {
             fenced: None,
             last_begun: Instant(0),
         };
-        let all = || std::iter::once(&start).chain(&register.writes);
+        let all = || std::iter::once(&start).chain(register.writes.iter());
         let is_replaced = |w: &Written| {
             all().any(|later| {
                 later.settled.is_some_and(|s| s <= seen.begun) && !std::ptr::eq(later, w) && w.precedes(later)
@@ -140,8 +144,17 @@ impl History {
             all().filter(|w| w.content == seen.content && w.begun <= seen.ended && !is_replaced(w)).count();
         if found == 0 {
             let tail = register.writes.len().saturating_sub(8);
+            let of = |w: &&Written| w.content == seen.content;
+            let later = all().rfind(of).and_then(|w| {
+                let is_later = |l: &&Written| l.settled.is_some_and(|s| s <= seen.begun) && w.precedes(l);
+                all().rfind(is_later)
+            });
+            let why = later.map_or_else(String::new, |w| {
+                let by = w.settled.expect("it was filtered");
+                format!(", which {:x} had replaced by {by:?}", w.content)
+            });
             panic!(
-                "{key:?} shows {:x} at {:?}..{:?}; its last writes are {:x?}",
+                "{key:?} shows {:x} at {:?}..{:?}{why}; its last writes are {:x?}",
                 seen.content,
                 seen.begun,
                 seen.ended,
@@ -159,7 +172,12 @@ impl History {
         }
     }
 
-    /// Judges each block's whole history: there is one order of its writes that all reads agree with.
+    /// Every block with a history.
+    pub fn keys(&self) -> Vec<Key> {
+        self.registers.keys().copied().collect()
+    }
+
+    /// Judges a block's whole history: there is one order of its writes that all reads agree with.
     ///
     /// Where all contents differ, a write and its reads are a *zone*, from the first end of any of them to the last
     /// begin. There is such an order exactly when no two zones that begin with their end overlap, and none of the others
@@ -167,24 +185,23 @@ impl History {
     ///
     /// # Panics
     /// If there is no such order.
-    pub fn finish(&self) {
-        for (key, register) in &self.registers {
-            let mut times: BTreeMap<u64, usize> = BTreeMap::new();
-            register.writes.iter().for_each(|w| *times.entry(w.content).or_default() += 1);
-            let is_one = |w: &&Written| w.content != 0 && times[&w.content] == 1;
-            let seen = register.writes.iter().filter(is_one);
-            let zones = seen.filter_map(|w| w.settled.map(|end| (end, w.last_begun, w)));
-            let (mut long, short): (Vec<_>, Vec<_>) = zones.partition(|(end, begin, _)| end < begin);
-            long.sort_by_key(|z| (z.0, z.1));
-            for pair in long.windows(2) {
-                assert!(pair[1].0 >= pair[0].1, "{key:?}: {:x?} and {:x?} take turns", pair[0].2, pair[1].2);
-            }
-            for (end, begin, write) in short {
-                let before = long.partition_point(|z| z.0 < begin);
-                let around = before.checked_sub(1).map(|at| &long[at]).filter(|z| end < z.1);
-                if let Some(around) = around {
-                    panic!("{key:?}: {write:x?} came and went while {:x?} was there", around.2);
-                }
+    pub fn finish(&self, key: Key) {
+        let Some(register) = self.registers.get(&key) else { return };
+        let mut times: BTreeMap<u64, usize> = BTreeMap::new();
+        register.writes.iter().for_each(|w| *times.entry(w.content).or_default() += 1);
+        let is_one = |w: &&Written| w.content != 0 && times[&w.content] == 1;
+        let seen = register.writes.iter().filter(is_one);
+        let zones = seen.filter_map(|w| w.settled.map(|end| (end, w.last_begun, w)));
+        let (mut long, short): (Vec<_>, Vec<_>) = zones.partition(|(end, begin, _)| end < begin);
+        long.sort_by_key(|z| (z.0, z.1));
+        for pair in long.windows(2) {
+            assert!(pair[1].0 >= pair[0].1, "{key:?}: {:x?} and {:x?} take turns", pair[0].2, pair[1].2);
+        }
+        for (end, begin, write) in short {
+            let before = long.partition_point(|z| z.0 < begin);
+            let around = before.checked_sub(1).map(|at| &long[at]).filter(|z| end < z.1);
+            if let Some(around) = around {
+                panic!("{key:?}: {write:x?} came and went while {:x?} was there", around.2);
             }
         }
     }
@@ -213,7 +230,7 @@ mod tests {
         h.write(KEY, FIRST, vec![2; 4096], at(3));
         h.read(KEY, see(4, 5, 1));
         h.read(KEY, see(6, 7, 2));
-        h.finish();
+        h.finish(KEY);
     }
 
     #[test]
@@ -269,7 +286,7 @@ mod tests {
         h.read(KEY, see(4, 5, 2));
         h.read(KEY, see(6, 7, 1));
         h.read(KEY, see(10, 11, 2));
-        h.finish();
+        h.finish(KEY);
     }
 
     #[test]
@@ -281,6 +298,6 @@ mod tests {
         let other = h.write(KEY, OTHER, vec![2; 4096], at(3));
         h.read(KEY, see(5, 9, 1));
         h.answered(KEY, other, at(4));
-        h.finish();
+        h.finish(KEY);
     }
 }

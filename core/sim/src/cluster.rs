@@ -2,6 +2,7 @@
 use crate::metadata::Metadata;
 use crate::net::Net;
 use crate::node::{Node, node_command};
+use crate::story::{About, Story, nodes};
 use crate::watch::Watch;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -15,12 +16,16 @@ use std::collections::BTreeMap;
 
 /// One step of the simulated clock.
 pub const TICK: Duration = Duration::from_millis(1);
-/// Groups of the one policy.
-const GROUPS: u32 = 4;
 /// A copy that is out of sync for so long is replaced where there is a place for another (R19).
 const DOWN_OUT_MS: u64 = 12_000;
 /// A node that began so long ago has no wait before it any more.
 const STARTED: Duration = Duration::from_millis(1700);
+/// Drives that act full begin a checkpoint this often.
+const MERGE_TICKS: u64 = 40;
+/// Of so many ticks
+const STUCK_EVERY: u64 = 512;
+/// their oldest request waits for so many, while others overtake it.
+const STUCK_TICKS: u64 = 96;
 /// Bounds are looked at this often.
 const LOOK_TICKS: u64 = 64;
 
@@ -33,6 +38,25 @@ pub struct Volume {
     pub layer: LayerId,
     /// Its family.
     pub family: FamilyId,
+}
+
+/// How large a cluster is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Shape {
+    /// Nodes, each with one drive.
+    pub nodes: usize,
+    /// Copies of each group.
+    pub copies: u8,
+    /// Groups of the one policy.
+    pub groups: u32,
+}
+
+impl Shape {
+    /// A seed's.
+    pub fn of(seed: u64) -> Shape {
+        let copies = if seed % 4 == 3 { 2 } else { 3 };
+        Shape { nodes: copies as usize + (seed % 5 == 4) as usize, copies, groups: 4 }
+    }
 }
 
 /// See the module.
@@ -49,6 +73,8 @@ pub struct Cluster {
     pub meta: Metadata,
     /// What was seen so far, for the checkers.
     pub watch: Watch,
+    /// What happened, in words.
+    pub story: Story,
     /// Copies of each group.
     pub copies: u8,
     pub(crate) lease: LeaseMode,
@@ -56,6 +82,8 @@ pub struct Cluster {
     pub(crate) memory: Memory,
     /// Writes of an epoch of a group: few in some runs, so that epochs are renewed.
     pub(crate) epoch_writes: u64,
+    /// Its drives act as full ones do, and are slower: see [`acts_full`].
+    is_full: bool,
     /// Counters of slices that ended.
     counters: Counters,
     /// Rare events of the cluster itself.
@@ -79,12 +107,20 @@ fn memory_of(seed: u64) -> Memory {
     }
 }
 
+/// A quarter of seeds, of each memory and number of copies and nodes: what is freed on a drive is written again as soon as it
+/// may be, checkpoints follow each other, and the disk is slower. So what is free too early shows.
+fn acts_full(seed: u64) -> bool {
+    seed / 4 % 4 == 1
+}
+
 impl Cluster {
-    /// `n` nodes with a fresh drive each, registered, with groups of `copies` copies.
-    pub fn new(seed: u64, n: usize, copies: u8, lease: LeaseMode) -> Cluster {
+    /// Nodes with a fresh drive each, registered, and groups.
+    pub fn new(seed: u64, shape: Shape, lease: LeaseMode) -> Cluster {
+        let Shape { nodes: n, copies, groups } = shape;
         let mut rng = SmallRng::seed_from_u64(seed);
         let pool = Pool::new();
-        let nodes = (0..n).map(|at| Node::new(at, pool.clone(), &mut rng)).collect();
+        let is_full = acts_full(seed);
+        let nodes = (0..n).map(|at| Node::new(at, pool.clone(), is_full, &mut rng)).collect();
         let mut cluster = Cluster {
             now: Instant(1_000_000_000),
             rng,
@@ -92,10 +128,12 @@ impl Cluster {
             net: Net::default(),
             meta: Metadata::default(),
             watch: Watch::default(),
+            story: Story::default(),
             copies,
             lease,
             memory: memory_of(seed),
             epoch_writes: if seed.is_multiple_of(5) { 40 } else { limits::EPOCH_WRITES },
+            is_full,
             counters: Counters::default(),
             events: BTreeMap::new(),
             damaged: None,
@@ -112,7 +150,7 @@ impl Cluster {
             cluster.start(at);
             cluster.register(at);
         }
-        cluster.make_groups(copies);
+        cluster.make_groups(copies, groups);
         cluster
     }
 
@@ -130,10 +168,10 @@ impl Cluster {
     }
 
     /// Few groups, so that they are busy: placed by hand before the first volume asks for more.
-    fn make_groups(&mut self, copies: u8) {
+    fn make_groups(&mut self, copies: u8, groups: u32) {
         let slices: Vec<SliceId> = self.nodes.iter().filter_map(|n| n.id).collect();
         let state = &mut self.meta.state;
-        for at in 0..GROUPS as usize {
+        for at in 0..groups as usize {
             let slices: Vec<SliceId> =
                 (0..copies as usize).map(|c| slices[(at + c) % slices.len()]).collect();
             let id = GroupId(at as u32 + 1);
@@ -164,6 +202,61 @@ impl Cluster {
         if self.trace > 0 {
             println!("{:?} {}", self.now, text());
         }
+    }
+
+    /// Something that matters to the story of every block.
+    pub fn tell(&self, text: impl Fn() -> String) {
+        self.story.tell(self.now, About::Cluster, &text);
+        self.say(text);
+    }
+
+    /// Something that matters to the story of a group.
+    pub fn tell_of(&self, group: GroupId, text: impl Fn() -> String) {
+        self.story.tell(self.now, About::Group(group), &text);
+        self.say(text);
+    }
+
+    /// What changed in the groups since it was told last: what metadata say of them, and who serves.
+    pub(crate) fn tell_groups(&mut self) {
+        let mut told = std::mem::take(&mut self.watch.told);
+        for g in self.meta.state.groups.values() {
+            let serves: Vec<usize> = self.serving(g.group).collect();
+            let known = told.entry(g.group).or_default();
+            if known.0 != g.epoch {
+                known.0 = g.epoch;
+                self.tell_of(g.group, || self.words(g));
+            }
+            if known.1 != serves {
+                let group = g.group;
+                let verb = if serves.len() > 1 { "serve" } else { "serves" };
+                self.tell_of(group, || format!("{} {verb} group {group}", nodes(&serves)));
+                known.1 = serves;
+            }
+        }
+        self.watch.told = told;
+    }
+
+    fn serving(&self, group: GroupId) -> impl Iterator<Item = usize> {
+        let is_served = move |n: &Node| {
+            let groups = n.slice.iter().flat_map(|s| s.machine().groups());
+            groups.into_iter().any(|known| known.id == group && known.is_served())
+        };
+        (0..self.nodes.len()).filter(move |at| is_served(&self.nodes[*at]))
+    }
+
+    fn words(&self, g: &GroupState) -> String {
+        let name = |s: &SliceId| self.node_of(*s).map_or("a lost drive".into(), |n| format!("node {n}"));
+        let all = |slices: &[SliceId]| slices.iter().map(name).collect::<Vec<_>>().join(", ");
+        let joins = match g.joining.is_empty() {
+            true => String::new(),
+            false => format!("; joining: {}", all(&g.joining.iter().map(|j| j.slice).collect::<Vec<_>>())),
+        };
+        let (group, epoch) = (g.group, g.epoch.0);
+        format!(
+            "group {group}, epoch {epoch}: {} leads; in sync: {}{joins}",
+            name(&g.primary),
+            all(&g.in_sync)
+        )
     }
 
     /// A line of the long trace, with `TRACE=2`: every message between nodes but heartbeats.
@@ -248,6 +341,10 @@ impl Cluster {
         if !(is_due || n.is_touched || slice.store().disk().waiting() > 0) {
             return;
         }
+        let completes = if self.is_full { 0.5 } else { 0.8 };
+        // the oldest request waits while others overtake it: a read, say, while what it reads is written anew elsewhere
+        let is_stuck = self.is_full && self.ticks % STUCK_EVERY < STUCK_TICKS && !self.is_gentle();
+        let first = usize::from(is_stuck);
         let hung = self.nodes[node].hung_until.is_some_and(|until| until > self.now);
         let rng = &mut self.rng;
         let n = &mut self.nodes[node];
@@ -258,13 +355,16 @@ impl Cluster {
             while budget > 0 {
                 budget -= 1;
                 // most complete within a tick, in any order
-                if rng.random_bool(0.8) {
-                    let at = rng.random_range(0..disk.waiting());
+                if rng.random_bool(completes) && disk.waiting() > first {
+                    let at = rng.random_range(first..disk.waiting());
                     disk.complete(at);
                 }
             }
         }
         n.is_touched = false;
+        if self.is_full && self.ticks.is_multiple_of(MERGE_TICKS) {
+            slice.store_mut().ask_checkpoint();
+        }
         let mut out = std::mem::take(&mut n.out);
         slice.finish(now, &mut out);
         slice.submit(now);

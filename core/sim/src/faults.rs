@@ -112,27 +112,34 @@ pub fn draw(cluster: &mut Cluster, may_stop_clocks: bool, may_rot: bool) -> Faul
     }
 }
 
-/// Makes a fault happen; `false` when it may not as things are: while a drive is damaged, only so much happens to the others
-/// that a whole copy of each group stays.
+/// Whether a fault may happen as things are: while a drive is damaged, only so much happens to the others that a whole copy of
+/// each group stays.
+pub fn may(cluster: &Cluster, fault: Fault) -> bool {
+    let Some(damaged) = cluster.damaged else { return !fault.wants_calm() || cluster.is_calm() };
+    match fault {
+        Fault::Rot | Fault::PowerLossOfAll => cluster.is_sound_beside(damaged),
+        Fault::Cut => cluster.copies >= 3 && cluster.is_sound_beside(damaged),
+        _ => !fault.wants_calm(),
+    }
+}
+
+/// Draws two nodes that something may happen to.
+pub fn aim(cluster: &mut Cluster) -> (usize, usize) {
+    let n = cluster.nodes.len();
+    let node = cluster.rng.random_range(0..n);
+    (node, (node + cluster.rng.random_range(1..n)) % n)
+}
+
+/// Makes a fault happen that [`may`]; `false` when it comes to nothing.
 pub fn strike(cluster: &mut Cluster, clients: &mut [Client], fault: Fault) -> bool {
     let n = cluster.nodes.len();
-    let mut node = cluster.rng.random_range(0..n);
-    let other = (node + cluster.rng.random_range(1..n)) % n;
+    let (mut node, other) = aim(cluster);
     let now = cluster.now;
     if let Some(damaged) = cluster.damaged {
-        let is_sound = cluster.is_sound_beside(damaged);
-        if fault.wants_calm() && fault != Fault::Rot {
-            return false;
+        let is_spared = fault != Fault::Rot && cluster.copies >= 3 && cluster.is_sound_beside(damaged);
+        if !is_spared {
+            node = damaged;
         }
-        match fault {
-            Fault::Rot | Fault::PowerLossOfAll if !is_sound => return false,
-            Fault::Rot => node = damaged,
-            Fault::Cut if cluster.copies < 3 || !is_sound => return false,
-            _ if is_sound && cluster.copies >= 3 => {}
-            _ => node = damaged,
-        }
-    } else if fault.wants_calm() && !cluster.is_calm() {
-        return false;
     }
     let long = Duration::from_millis(cluster.rng.random_range(50..6000));
     match fault {
@@ -145,29 +152,47 @@ pub fn strike(cluster: &mut Cluster, clients: &mut [Client], fault: Fault) -> bo
         }
         Fault::PowerLoss => cluster.end(node, End::PowerLoss),
         Fault::PowerLossOfAll => (0..n).for_each(|node| cluster.end(node, End::PowerLoss)),
-        Fault::Pause => cluster.nodes[node].paused_until = Some((now + long, false)),
-        Fault::ClockStop => cluster.nodes[node].paused_until = Some((now + long, true)),
-        Fault::Break => cluster.disconnect(node, other),
+        Fault::Pause | Fault::ClockStop => {
+            let stops_clock = fault == Fault::ClockStop;
+            cluster.nodes[node].paused_until = Some((now + long, stops_clock));
+            let clock = if stops_clock { ", and its clock with it" } else { "" };
+            cluster.tell(|| format!("node {node} stands still for {long:?}{clock}"));
+        }
+        Fault::Break => {
+            cluster.tell(|| format!("the connection of node {node} and node {other} breaks"));
+            cluster.disconnect(node, other);
+        }
         Fault::Cut => {
             cluster.net.cut.insert((node, other));
             if cluster.rng.random_bool(0.5) {
                 cluster.net.cut.insert((other, node));
+                cluster.tell(|| format!("node {node} and node {other} are cut off from each other"));
                 cluster.disconnect(node, other);
+            } else {
+                cluster.tell(|| format!("what node {node} sends does not reach node {other} any more"));
             }
         }
         Fault::Isolate => {
+            cluster.tell(|| format!("node {node} is cut off from all others, and from the metadata"));
             for other in (0..n).filter(|o| *o != node) {
                 cluster.net.cut.extend([(node, other), (other, node)]);
                 cluster.disconnect(node, other);
             }
             cluster.nodes[node].is_cut_off = true;
         }
-        Fault::MetadataAway => cluster.meta.away_until = now + long,
-        Fault::Hang => cluster.nodes[node].hung_until = Some(now + long * 2),
+        Fault::MetadataAway => {
+            cluster.meta.away_until = now + long;
+            cluster.tell(|| format!("the metadata answer nobody for {long:?}"));
+        }
+        Fault::Hang => {
+            cluster.nodes[node].hung_until = Some(now + long * 2);
+            cluster.tell(|| format!("the disk of node {node} completes nothing for {:?}", long * 2));
+        }
         Fault::HandOver => {
             let groups: Vec<_> = cluster.meta.state.groups.values().cloned().collect();
             let g = &groups[cluster.rng.random_range(0..groups.len())];
             let to = g.in_sync[cluster.rng.random_range(0..g.in_sync.len())];
+            cluster.tell_of(g.group, || format!("{to} shall lead group {}", g.group));
             cluster.lead(g.group, to);
         }
         Fault::Detach => {
@@ -176,10 +201,12 @@ pub fn strike(cluster: &mut Cluster, clients: &mut [Client], fault: Fault) -> bo
                 return false;
             }
             clients[at].is_fenced = true;
+            cluster.tell(|| format!("the volume of client {at} is taken from it by force"));
             cluster.command(Command::DetachForced { attachment: clients[at].attachment });
         }
         Fault::RestartDriver => {
             let at = cluster.rng.random_range(0..clients.len());
+            cluster.tell(|| format!("client {at} begins a new life"));
             clients[at].restart(cluster);
         }
         Fault::Stop => cluster.stop(node),
@@ -197,6 +224,9 @@ pub fn strike(cluster: &mut Cluster, clients: &mut [Client], fault: Fault) -> bo
 
 /// Puts right what only somebody can put right: cuts end, dead nodes start.
 pub fn mend(cluster: &mut Cluster) {
+    if !cluster.net.cut.is_empty() || cluster.nodes.iter().any(|n| n.is_cut_off) {
+        cluster.tell(|| "all reach each other again".into());
+    }
     cluster.net.cut.clear();
     for node in 0..cluster.nodes.len() {
         cluster.nodes[node].is_cut_off = false;

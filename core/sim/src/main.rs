@@ -1,12 +1,13 @@
-//! Runs seeds, in both lease modes, and prints the one that fails with the command that repeats it.
+//! Runs seeds, in both lease modes, and prints the one that fails with the command that repeats it; shrinks one that fails.
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
-use sarsen_sim::faults;
-use sarsen_sim::run::{Outcome, run};
-use sarsen_slice::LeaseMode;
-use sarsen_types::Duration;
+use sarsen_sim::failure::{caught, watch};
+use sarsen_sim::run::{Outcome, play, run};
+use sarsen_sim::script::Part;
+use sarsen_sim::shrink::{options, shrink, size};
+use sarsen_sim::{faults, numbers};
+use sarsen_types::{Duration, Instant};
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -29,10 +30,49 @@ struct Args {
     /// Goes on after a seed that fails, and says how many did.
     #[arg(long)]
     keep_going: bool,
+    /// Looks for a small part of the seed that still fails, and tells it in words.
+    #[arg(long, requires = "seed")]
+    shrink: bool,
+    /// Runs that this may take.
+    #[arg(long, default_value_t = 2_000)]
+    runs: u32,
+    /// Only these faults and repairs of the seed are done, by number, told in words: `3,7-9` or `none`.
+    #[arg(long, requires = "seed")]
+    acts: Option<String>,
+    /// Only these requests of the seed are asked.
+    #[arg(long, requires = "seed")]
+    requests: Option<String>,
+    /// Calm begins at this time of the seed, in milliseconds.
+    #[arg(long, requires = "acts")]
+    until_ms: Option<u64>,
+    /// All is done so many milliseconds earlier.
+    #[arg(long, requires = "acts", default_value_t = 0)]
+    earlier_ms: u64,
+    /// Fewer nodes than the seed has.
+    #[arg(long, requires = "acts")]
+    nodes: Option<usize>,
+    /// Fewer groups than the seed has.
+    #[arg(long, requires = "acts")]
+    groups: Option<u32>,
+    /// Other dice for all that is luck.
+    #[arg(long, requires = "acts", default_value_t = 0)]
+    dice: u64,
 }
 
-fn lease(seed: u64) -> LeaseMode {
-    if seed.is_multiple_of(2) { LeaseMode::Confirm } else { LeaseMode::Clock }
+impl Args {
+    /// The part of its script that is asked for, of so many acts and requests.
+    fn part(&self, all: Part) -> Result<Part, String> {
+        let read = |text: &Option<String>, all: Vec<usize>| text.as_deref().map_or(Ok(all), numbers::read);
+        Ok(Part {
+            acts: read(&self.acts, all.acts)?,
+            asked: read(&self.requests, all.asked)?,
+            until: self.until_ms.map(|ms| Instant(0) + Duration::from_millis(ms)),
+            earlier: Duration::from_millis(self.earlier_ms),
+            nodes: self.nodes,
+            groups: self.groups,
+            dice: self.dice,
+        })
+    }
 }
 
 /// A run of so many seeds must meet each rare event: CI's does.
@@ -112,6 +152,12 @@ impl Total {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if let Some(seed) = args.seed.filter(|_| args.shrink) {
+        return shrunk(seed, args.runs);
+    }
+    if let Some(seed) = args.seed.filter(|_| args.acts.is_some() || args.requests.is_some()) {
+        return part(seed, &args);
+    }
     let seeds: Vec<u64> = match args.seed {
         Some(seed) => vec![seed],
         None => (args.from..args.from + args.seeds).collect(),
@@ -122,9 +168,7 @@ fn main() -> ExitCode {
     );
     let (next, ends) = (AtomicU64::new(0), AtomicBool::new(false));
     let total: Mutex<Total> = Mutex::default();
-    if args.seed.is_none() {
-        std::panic::set_hook(Box::new(|_| {}));
-    }
+    watch(args.seed.is_some());
     std::thread::scope(|scope| {
         for _ in 0..args.jobs.min(seeds.len()) {
             scope.spawn(|| {
@@ -132,19 +176,17 @@ fn main() -> ExitCode {
                     if ends.load(Ordering::Relaxed) {
                         return;
                     }
-                    match catch_unwind(AssertUnwindSafe(|| run(seed, lease(seed)))) {
+                    match caught(|| run(seed)) {
                         Ok(outcome) => total.lock().expect("nobody panics with it").add(&outcome),
                         Err(why) => {
                             ends.store(!args.keep_going, Ordering::Relaxed);
                             total.lock().expect("nobody panics with it").failed.push(seed);
-                            let why = (why.downcast_ref::<String>().map(String::as_str))
-                                .or(why.downcast_ref::<&str>().copied())
-                                .unwrap_or("it panicked");
                             bar.suspend(|| {
-                                println!("seed {seed} fails: {why}");
+                                println!("seed {seed} fails: {}", why.says);
                                 println!(
                                     "repeat it: TRACE=1 cargo run --release -p sarsen-sim -- --seed {seed}"
                                 );
+                                println!("make it small: the same with --shrink");
                             });
                         }
                     }
@@ -155,6 +197,56 @@ fn main() -> ExitCode {
     });
     bar.finish_and_clear();
     judge(&total.into_inner().expect("nobody panics with it"))
+}
+
+/// How a part of a seed is played.
+const COMMAND: &str = "cargo run --release -p sarsen-sim --";
+
+/// A seed that fails, made small and told.
+fn shrunk(seed: u64, runs: u32) -> ExitCode {
+    watch(false);
+    let began = std::time::Instant::now();
+    let told = shrink(seed, runs, |script, part, runs| {
+        eprintln!("{runs} runs, {:.0?}: {}", began.elapsed(), size(script, part));
+    });
+    let Some(small) = told else {
+        println!("seed {seed} passes");
+        return ExitCode::SUCCESS;
+    };
+    println!("seed {seed} fails at {}", small.failure.place);
+    println!("it was {}", size(&small.script, &Part::all(&small.script)));
+    println!("it is  {}, after {} runs", size(&small.script, &small.part), small.runs);
+    println!("again: {COMMAND} {}", options(seed, &small.part));
+    tell(&play(seed, Some((&small.script, &small.part)), true).lines);
+    ExitCode::FAILURE
+}
+
+/// A part of a seed, told.
+fn part(seed: u64, args: &Args) -> ExitCode {
+    watch(false);
+    let script = play(seed, None, false).script;
+    let part = match args.part(Part::all(&script)) {
+        Ok(part) => part,
+        Err(why) => {
+            eprintln!("{why}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let told = play(seed, Some((&script, &part)), true);
+    tell(&told.lines);
+    match told.failure {
+        None => ExitCode::SUCCESS,
+        Some(failure) => {
+            println!("it fails at {}", failure.place);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn tell(lines: &[String]) {
+    for (at, line) in lines.iter().enumerate() {
+        println!("{:3} {line}", at + 1);
+    }
 }
 
 fn judge(total: &Total) -> ExitCode {

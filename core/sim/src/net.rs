@@ -1,6 +1,7 @@
 //! What lies between nodes, and between them and clients: ordered streams that delay and break, and requests that are
 //! late, lost or come twice.
 use crate::cluster::Cluster;
+use crate::story::{About, blocks, seconds};
 use rand::Rng;
 use sarsen_buffer::Buf;
 use sarsen_slice::{ConnId, Input};
@@ -11,6 +12,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// What arrives within this is not late.
 const SOON: Duration = Duration::from_millis(5);
+
+/// What is later than this may be missed by somebody: it is told.
+const TOLD: Duration = Duration::from_millis(1000);
 
 /// A message with the moment it arrives.
 struct Sent {
@@ -155,7 +159,12 @@ impl Cluster {
 
     pub(crate) fn send(&mut self, from: usize, to: SliceId, message: PeerMessage, payload: Option<Buf>) {
         let Some(to) = self.node_of(to) else { return };
-        let due = self.now + self.delay();
+        let delay = self.delay();
+        let due = self.now + delay;
+        if delay >= TOLD {
+            let late = || format!("what node {from} sends to node {to} is late by {delay:?}");
+            self.story.tell(self.now, About::Cluster, late);
+        }
         if let Some(stream) = self.net.streams.get_mut(&(from, to)) {
             // ordered: nothing overtakes
             stream.last = stream.last.max(due);
@@ -191,8 +200,14 @@ impl Cluster {
 
     /// A request of a process that ended, or should have: it comes when others have gone on.
     pub fn ask_late(&mut self, conn: ConnId, request: ClientRequest, payload: Option<Buf>) {
-        if let Some(&Conn { node, .. }) = self.net.conns.get(&conn) {
+        if let Some(&Conn { node, client, .. }) = self.net.conns.get(&conn) {
             let due = self.now + Duration::from_millis(self.rng.random_range(100..3000));
+            self.tell(|| {
+                let what = request.op.range().map_or_else(String::new, blocks);
+                let (chunk, at) = (request.chunk.0, seconds(due));
+                let whose = format!("{what} of chunk {chunk} by the ended life of client {client}");
+                format!("a write of {whose} comes to node {node} at {}", at.trim_start())
+            });
             self.net.clients.push(ClientSent { due, node, conn, what: ClientMessage::Ask(request, payload) });
             self.count("requests of lives that ended");
         }

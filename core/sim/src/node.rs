@@ -57,6 +57,8 @@ pub struct Node {
     /// Where the slice is on the drive.
     pub region: SliceRegion,
     pool: Pool,
+    /// What becomes free on its drive is taken first.
+    reuses_soon: bool,
     /// Its drive's present opening.
     pub open: OpenId,
     /// Metadata's id of its drive's slice.
@@ -122,7 +124,7 @@ fn identity(node: usize, drives: u32) -> DriveIdentity {
 
 impl Node {
     /// A node with a blank drive, not started.
-    pub fn new(at: usize, pool: Pool, rng: &mut SmallRng) -> Node {
+    pub fn new(at: usize, pool: Pool, reuses_soon: bool, rng: &mut SmallRng) -> Node {
         let identity = identity(at, 1);
         let (image, region) = blank(identity);
         Node {
@@ -131,6 +133,7 @@ impl Node {
             disk: Some(image),
             region,
             pool,
+            reuses_soon,
             open: OpenId(0),
             id: None,
             since: Instant(0),
@@ -218,6 +221,7 @@ impl Node {
     fn options(&self) -> Options {
         let drive = slice_identity(self.identity, 0);
         let usual = Options::new(self.pool.clone(), drive, self.open, 16 << 20);
+        let usual = Options { reuses_soon: self.reuses_soon, ..usual };
         // objects are few here: now and then anything is worth a run, else nothing ever is (S13)
         match self.open.0.is_multiple_of(2) {
             true => Options { spill_from: 1, ..usual },
@@ -257,6 +261,7 @@ impl Cluster {
         n.later.clear();
         n.claim = Some(Claim { held, is_broken: opened.is_broken });
         self.say(|| format!("node {node} starts: {opened:?}"));
+        self.tell(|| format!("node {node} starts"));
         *self.events.entry("damaged entries at open").or_default() += opened.damaged;
         *self.events.entry("map pages with a bad twin at open").or_default() += opened.ailing;
         if opened.is_broken {
@@ -266,7 +271,7 @@ impl Cluster {
 
     fn does_not_open(&mut self, node: usize, why: &str) {
         assert!(self.nodes[node].is_rotten, "node {node} does not open, and nothing rotted: {why}");
-        self.say(|| format!("node {node} does not open: {why}"));
+        self.tell(|| format!("node {node} does not open: {why}"));
         self.count("drives that rot made unreadable");
         self.lose_drive(node);
         self.start(node);
@@ -275,7 +280,7 @@ impl Cluster {
     /// A node's drive ended: its process says so, and another drive comes.
     pub(crate) fn drive_failed(&mut self, node: usize, why: String) {
         assert!(self.nodes[node].is_rotten, "node {node}'s drive failed, and nothing rotted: {why}");
-        self.say(|| format!("node {node}'s drive failed: {why}"));
+        self.tell(|| format!("node {node}'s drive failed: {why}"));
         let n = &mut self.nodes[node];
         n.has_failed = true;
         let (drive, open) = (n.id.unwrap_or_default().drive, n.open);
@@ -296,7 +301,7 @@ impl Cluster {
         n.had_rot = false;
         self.damaged = Some(node);
         self.count("drives lost");
-        self.say(|| format!("node {node} has a blank drive"));
+        self.tell(|| format!("the drive of node {node} is gone, and it has a blank one"));
     }
 
     /// A node's drive comes back as it was before its present opening, or one before that.
@@ -306,6 +311,7 @@ impl Cluster {
         let Some(older) = n.older.clone() else { return };
         (n.disk, n.is_rotten) = (Some(older), false);
         self.damaged = Some(node);
+        self.tell(|| format!("the drive of node {node} is as it was at an earlier time"));
         self.count("drive images rolled back");
     }
 
@@ -368,15 +374,21 @@ impl Cluster {
             drive::note_registered(disk, &mut superblock, ClusterId(7), open).expect("the disk writes");
         });
         let view = self.view(id);
-        self.say(|| format!("node {node} registered as {id}, stale {is_stale}"));
+        let stale = if is_stale { ", stale" } else { "" };
+        self.tell(|| format!("node {node} is registered{stale}, its slice is {id}"));
         self.input(node, Input::Registered { view, is_stale });
     }
 
     /// What was written and never rotted is what is read: a block was not used again before nothing needed it (R10, S12).
     pub fn check_damage(&self, node: usize) {
         let n = &self.nodes[node];
-        let damaged = n.slice.as_ref().map_or(0, |slice| slice.store().tally().damaged);
+        let Some(tally) = n.slice.as_ref().map(|slice| slice.store().tally()) else { return };
+        let (damaged, outrun) = (tally.damaged, tally.outrun);
         assert!(damaged == 0 || n.had_rot, "{damaged} blocks of node {node} are corrupt, and nothing rotted");
+        assert!(
+            outrun == 0 || n.had_rot,
+            "{outrun} blocks of node {node} were written again while they were read"
+        );
     }
 
     /// A node ends.
@@ -402,7 +414,10 @@ impl Cluster {
         *self.events.entry("writes torn or lost").or_default() += spoiled;
         let n = &mut self.nodes[node];
         (n.disk, n.registers_at, n.claim, n.is_dark) = (Some(image), None, None, is_dark);
-        self.say(|| format!("node {node} ends: {how:?}"));
+        self.tell(|| match how {
+            End::Kill => format!("the process of node {node} ends"),
+            End::PowerLoss => format!("node {node} loses its power, and {spoiled} of its writes"),
+        });
         if !is_dark {
             self.hang_up_on(node);
         }
@@ -425,6 +440,7 @@ impl Cluster {
     pub fn stop(&mut self, node: usize) {
         self.command(Command::Stopping { node: NodeId(node as u32 + 1) });
         self.nodes[node].stopping = Some(Stopping::HandsOver(self.now));
+        self.tell(|| format!("node {node} begins to stop in order"));
         self.count("planned stops");
     }
 

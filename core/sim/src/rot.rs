@@ -88,6 +88,7 @@ pub fn rot(cluster: &mut Cluster, node: usize) {
     };
     let bits: Vec<u32> = blocks.iter().map(|_| cluster.rng.random_range(bits_of.clone())).collect();
     cluster.say(|| format!("rot of node {node}: {part:?} {blocks:?}"));
+    cluster.tell(|| format!("{} blocks of the drive of node {node} rot: {part:?}", blocks.len()));
     let image = cluster.nodes[node].image_mut().expect("it was just there");
     for (block, bit) in blocks.iter().zip(bits) {
         image.rot(*block, bit);

@@ -243,7 +243,8 @@ fn op_of(volume: &Volume, request: &Request) -> (ClientOp, Option<Buf>) {
     }
 }
 
-fn group_of(cluster: &Cluster, volume: &Volume, chunk: u32) -> GroupId {
+/// The group of a chunk.
+pub(crate) fn group_of(cluster: &Cluster, volume: &Volume, chunk: u32) -> GroupId {
     let table = &cluster.meta.state.policies["default"].table;
     table[sarsen_types::view::group_index(table.len(), volume.family, ChunkIndex(chunk))]
 }

@@ -1,6 +1,7 @@
 //! What is checked while it happens: who answers, whether every copy has what is answered, whether bounds hold.
 use crate::cluster::Cluster;
 use crate::net::Conn;
+use crate::story::Subject;
 use sarsen_slice::LeaseMode;
 use sarsen_types::{Epoch, GroupId, QueueId, RequestId};
 use sarsen_wire::client::{ClientReply, ClientResult};
@@ -11,6 +12,8 @@ use std::collections::BTreeMap;
 pub struct Watch {
     /// The highest epoch in which somebody answered, and who.
     served: BTreeMap<GroupId, (Epoch, usize)>,
+    /// Of each group, the epoch that was told of last, and who served then.
+    pub(crate) told: BTreeMap<GroupId, (Epoch, Vec<usize>)>,
 }
 
 impl Cluster {
@@ -28,6 +31,7 @@ impl Cluster {
         let machine = self.nodes[node].slice.as_ref().expect("it answers because it is up").machine();
         let Some(group) = machine.groups().find(|g| g.id == reply.group) else { return };
         let epoch = group.state.epoch;
+        self.story.judge(Subject::Group(reply.group));
         // a read that waited for a round may be answered late: it was true when the round came back (R4)
         let is_leased = self.lease == LeaseMode::Clock;
         let known = self.watch.served.entry(reply.group).or_insert((epoch, node));

@@ -3,8 +3,11 @@ use crate::check::{Author, History, Key, Observation, sum};
 use crate::cluster::{Cluster, Volume};
 use crate::driver::Driver;
 use crate::net::Arrived;
-use crate::rough::Rough;
+use crate::rough::{Rough, group_of};
+use crate::script::Plan;
+use crate::story::{About, Subject, blocks};
 use rand::Rng;
+use rand::rngs::SmallRng;
 use sarsen_buffer::Buf;
 use sarsen_slice::ConnId;
 use sarsen_types::*;
@@ -33,6 +36,50 @@ pub enum Kind {
     Read,
 }
 
+/// What a client wishes to ask.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Wish {
+    /// The chunk.
+    pub chunk: u32,
+    /// Where in it, in bytes.
+    pub offset: u32,
+    /// How many bytes.
+    pub len: u32,
+    /// What.
+    pub kind: Kind,
+}
+
+impl Wish {
+    fn range(&self) -> BlockRange {
+        BlockRange::covering(self.offset, self.len)
+    }
+
+    fn words(&self, number: usize) -> String {
+        let (blocks, len, chunk) = (blocks(self.range()), self.len, self.chunk);
+        let is_whole = (self.offset | len).is_multiple_of(4096);
+        match self.kind {
+            Kind::Write(_) if is_whole => format!("writes value {number} to {blocks} of chunk {chunk}"),
+            Kind::Write(_) => {
+                format!("writes {len} bytes in {blocks} of chunk {chunk}, with them it is value {number}")
+            }
+            Kind::Zero => {
+                format!("writes zeroes to {len} bytes in {blocks} of chunk {chunk} (request {number})")
+            }
+            Kind::Read => format!("reads {blocks} of chunk {chunk}"),
+        }
+    }
+}
+
+/// Whether a wish can be asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum May {
+    Now,
+    /// Not beside what is under way.
+    Later,
+    /// It would not be known what it leaves.
+    Never,
+}
+
 /// A request under way.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -52,6 +99,8 @@ pub struct Request {
     entries: Vec<(u16, usize)>,
     /// For writes: whole blocks, of which the bytes at `offset` count.
     pub payload: Option<Buf>,
+    /// Where it stands in the story.
+    told: Option<usize>,
 }
 
 impl Request {
@@ -91,9 +140,8 @@ pub struct Work {
 }
 
 impl Work {
-    /// Begins a request; gives its number.
-    fn begin(&mut self, cluster: &mut Cluster, history: &mut History) -> Option<u64> {
-        let rng = &mut cluster.rng;
+    /// Draws a request.
+    fn draw(&mut self, rng: &mut SmallRng) -> Wish {
         let blocks = if self.is_shared { SHARED_BLOCKS } else { OWN_BLOCKS };
         let chunk = if self.is_shared { 0 } else { rng.random_range(1..3) + 2 * self.index as u32 };
         let first = rng.random_range(0..blocks);
@@ -114,34 +162,51 @@ impl Work {
             offset += cut;
             len = (len - cut).min(rng.random_range(1..=len));
         }
-        let mut request = Request {
-            chunk,
-            offset,
-            len,
-            kind,
-            begun: cluster.now,
-            send_at: cluster.now,
-            entries: Vec::new(),
-            payload: None,
-        };
-        let range = request.range();
+        Wish { chunk, offset, len, kind }
+    }
+
+    fn may(&self, wish: &Wish) -> May {
+        let Wish { chunk, offset, len, kind } = *wish;
+        let range = wish.range();
         let is_patch = !(offset | len).is_multiple_of(4096);
         let clash = |r: &Request| r.chunk == chunk && r.range().overlaps(range) && r.is_write();
-        let is_unsure = is_patch && range.blocks().any(|b| self.unsure.contains(&(chunk, b)));
-        if request.is_write() && (is_unsure || (!self.may_overlap && self.open.values().any(clash))) {
-            return None;
+        match kind != Kind::Read {
+            true if is_patch && range.blocks().any(|b| self.unsure.contains(&(chunk, b))) => May::Never,
+            true if !self.may_overlap && self.open.values().any(clash) => May::Later,
+            _ => May::Now,
         }
+    }
+
+    /// Begins a request; gives its number.
+    fn begin(&mut self, cluster: &Cluster, history: &mut History, wish: Wish, name: usize) -> u64 {
+        let Wish { chunk, offset, len, kind } = wish;
+        let now = cluster.now;
+        let (entries, payload) = (Vec::new(), None);
+        let told = self.tell(cluster, &wish, || wish.words(name));
+        let mut request =
+            Request { chunk, offset, len, kind, begun: now, send_at: now, entries, payload, told };
         if request.is_write() {
-            self.write(cluster, history, &mut request);
+            self.write(cluster, history, &mut request, name);
         }
         let number = self.next;
         self.next += 1;
         self.open.insert(number, request);
-        Some(number)
+        number
+    }
+
+    fn tell(&self, cluster: &Cluster, wish: &Wish, text: impl Fn() -> String) -> Option<usize> {
+        let range = wish.range();
+        let blocks = range.first..range.first + range.count;
+        let about = About::Blocks(
+            group_of(cluster, &self.volume, wish.chunk),
+            self.key(wish.chunk, range.first),
+            blocks,
+        );
+        cluster.story.tell(cluster.now, about, || format!("client {} {}", self.index, text()))
     }
 
     /// Bytes and history of a write.
-    fn write(&mut self, cluster: &Cluster, history: &mut History, request: &mut Request) {
+    fn write(&mut self, cluster: &Cluster, history: &mut History, request: &mut Request, name: usize) {
         let range = request.range();
         let mut payload = cluster.pool().take_zeroed(range.bytes());
         let end = request.offset + request.len;
@@ -161,6 +226,7 @@ impl Work {
                 }
                 _ => history.patch(key, self.author, part.start, &block[part], cluster.now),
             };
+            cluster.story.name(history.content(key, place), name);
             request.entries.push((number, place));
         }
         request.payload = (request.kind != Kind::Zero).then_some(payload);
@@ -176,6 +242,7 @@ impl Work {
         for (block, at) in &request.entries {
             history.answered(self.key(request.chunk, *block), *at, cluster.now);
         }
+        cluster.story.ended(request.told, cluster.now, || "it is answered".into());
         self.longest = self.longest.max(cluster.now.since(request.begun.max(self.watched_since)));
         self.answered_count += 1;
     }
@@ -183,9 +250,16 @@ impl Work {
     /// A read was answered: its blocks' sums.
     pub fn seen(&mut self, cluster: &Cluster, history: &mut History, number: u64, sums: &[u64]) {
         let Some(request) = self.open.remove(&number) else { return };
+        cluster.story.ended(request.told, cluster.now, || {
+            let mut values: Vec<String> = sums.iter().map(|s| cluster.story.value(*s)).collect();
+            values.dedup();
+            format!("it sees {}", values.join(", "))
+        });
         for (block, &content) in request.range().blocks().zip(sums) {
             let seen = Observation { begun: request.begun, ended: cluster.now, content };
-            history.read(self.key(request.chunk, block), seen);
+            let key = self.key(request.chunk, block);
+            cluster.story.judge(Subject::Block(key));
+            history.read(key, seen);
         }
         self.answered_count += 1;
     }
@@ -316,12 +390,14 @@ impl Client {
     }
 
     /// Begins requests, sends what is due.
-    pub fn tick(&mut self, cluster: &mut Cluster, history: &mut History) {
+    pub fn tick(&mut self, cluster: &mut Cluster, history: &mut History, plan: &mut Plan) {
         self.succeed(cluster, history);
-        if self.is_busy && self.work.open.len() < OPEN_MAX && cluster.rng.random_bool(BEGINS) {
-            let begun = self.work.begin(cluster, history);
-            if let (Engine::Driver(driver), Some(number)) = (&mut self.engine, begun) {
-                driver.begin(cluster, history, &mut self.work, number);
+        if self.is_busy && self.work.open.len() < OPEN_MAX {
+            let begins = cluster.rng.random_bool(BEGINS);
+            let drawn = begins.then(|| self.work.draw(&mut cluster.rng));
+            let wish = plan.wish(cluster.now, self.work.index, drawn);
+            if let Some((name, wish)) = wish {
+                self.ask(cluster, history, plan, name, wish);
             }
         }
         match &mut self.engine {
@@ -329,6 +405,25 @@ impl Client {
                 rough.tick(cluster, &self.work.volume, &mut self.work.open, self.work.index)
             }
             Engine::Driver(driver) => driver.tick(cluster, history, &mut self.work),
+        }
+    }
+
+    fn ask(
+        &mut self,
+        cluster: &mut Cluster,
+        history: &mut History,
+        plan: &mut Plan,
+        name: usize,
+        wish: Wish,
+    ) {
+        match self.work.may(&wish) {
+            May::Now => plan.asked(cluster.now, self.work.index, wish),
+            May::Never => return plan.dropped(self.work.index),
+            May::Later => return,
+        }
+        let number = self.work.begin(cluster, history, wish, name);
+        if let Engine::Driver(driver) = &mut self.engine {
+            driver.begin(cluster, history, &mut self.work, number);
         }
     }
 
@@ -402,19 +497,9 @@ impl Client {
             false => (OWN_BLOCKS, 1 + 2 * self.work.index as u32..3 + 2 * self.work.index as u32),
         };
         for chunk in chunks {
-            let number = self.work.next;
-            self.work.next += 1;
-            let request = Request {
-                chunk,
-                offset: u32::from(self.work.first) * 4096,
-                len: u32::from(blocks) * 4096,
-                kind: Kind::Read,
-                begun: cluster.now,
-                send_at: cluster.now,
-                entries: vec![],
-                payload: None,
-            };
-            self.work.open.insert(number, request);
+            let (offset, len) = (u32::from(self.work.first) * 4096, u32::from(blocks) * 4096);
+            let wish = Wish { chunk, offset, len, kind: Kind::Read };
+            let number = self.work.begin(cluster, history, wish, 0);
             if let Engine::Driver(driver) = &mut self.engine {
                 driver.begin(cluster, history, &mut self.work, number);
             }

@@ -17,6 +17,8 @@ pub struct Tally {
     pub merged_lists: u64,
     /// Blocks of data that were not what the map says of them.
     pub damaged: u64,
+    /// The same, where the map named them no more when the read ended: they rotted, or were written again while they were read.
+    pub outrun: u64,
 }
 
 /// Names a request to the store; chosen by who asks, told back in its event.

@@ -150,7 +150,8 @@ impl<D: Disk> Store<D> {
         let mut opened = Opened { ailing, ..Opened::default() };
         let left = |g: &Group| g.objects.values().map(|o| o.over.stacks.len() as u64).sum::<u64>();
         let left_blocks = groups.values().map(left).sum();
-        let mut space = Space::new(region.data_first(), region.blocks - 1, &spans);
+        let space = Space::new(region.data_first(), region.blocks - 1, &spans);
+        let mut space = if options.reuses_soon { space.reusing_soon() } else { space };
         let replayed = replay(&mut io, &region, &options, root.head, &mut groups, &mut opened);
         opened.read_bytes = io.read_bytes;
         if opened.is_broken {

@@ -340,6 +340,7 @@ impl<D: Disk> Store<D> {
         let now = look.object(id).and_then(|view| look.exact(&view, block, read.version));
         // where its page went meanwhile nobody knows whether it is the one that was read (found in review): the next read finds out
         if now.map_or(true, |now| now.place != read.place) {
+            self.tally.outrun += 1;
             return;
         }
         self.tally.damaged += 1;

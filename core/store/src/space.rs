@@ -147,6 +147,8 @@ pub struct Space {
     aside: BTreeSet<u64>,
     /// A page whose reading would bring more free space than what is in memory has.
     wanted: Option<u64>,
+    /// What became free, the last at the end, where that is taken first.
+    recent: Option<Vec<u64>>,
 }
 
 /// Bitmap pages for so many blocks.
@@ -183,6 +185,7 @@ impl Space {
             trimmed: BTreeSet::new(),
             aside: BTreeSet::new(),
             wanted: None,
+            recent: None,
         };
         for at in 0..count {
             if space.pages[at as usize].is_known() {
@@ -190,6 +193,12 @@ impl Space {
             }
         }
         space
+    }
+
+    /// From now on what became free last is taken first, whatever the stream: a block that is free too early is written again
+    /// at once. For tests: it tears apart what would lie beside each other.
+    pub fn reusing_soon(self) -> Space {
+        Space { recent: Some(Vec::new()), ..self }
     }
 
     /// Blocks that can hold data.
@@ -321,6 +330,9 @@ impl Space {
     /// Up to `most` neighbouring blocks, going on where the stream's last allocation ended; `None` when none is at hand:
     /// then [`Space::wanted`] says which page to read, or all is used.
     pub fn take(&mut self, stream: Stream, most: u64) -> Option<(u64, u64)> {
+        if let Some(block) = self.take_recent() {
+            return Some((block, 1));
+        }
         // S15: a long write passes over holes too short for it, and what it passes over small ones fill; but where the emptiest
         // regions have nothing longer, it takes what there is, and does not look again for a while
         let is_choosy = stream == Stream::Long && self.without_runs == 0;
@@ -349,6 +361,18 @@ impl Space {
             self.cursors[stream as usize] = self.next_region(stream)?;
             regions += 1;
         }
+    }
+
+    fn take_recent(&mut self) -> Option<u64> {
+        while let Some(block) = self.recent.as_mut()?.pop() {
+            let region = ((block - self.first) / REGION) as usize;
+            // taken meanwhile, in its turn; or being given back to the device
+            if self.is_free(block) && !self.trimmed.contains(&region) {
+                self.hold(block);
+                return Some(block);
+            }
+        }
+        None
     }
 
     /// Streams begin anew at the emptiest region's first hole: as in a store that is full, what was freed is soon taken.
@@ -526,6 +550,9 @@ impl Space {
         }
         self.unhold(block);
         self.free += 1;
+        if let Some(recent) = &mut self.recent {
+            recent.push(block);
+        }
         self.region_changed(block, 1);
         let region = ((block - self.first) / REGION) as usize;
         if u64::from(self.regions[region]) == REGION {
@@ -651,6 +678,25 @@ mod tests {
         assert_eq!(space.take(Stream::Small, 2), Some((11, 1)));
         space.pass(5, 2, 1);
         assert_eq!(space.take(Stream::Small, 8), Some((12, 1)));
+    }
+
+    #[test]
+    fn what_became_free_last_is_taken_first_where_that_is_asked() {
+        let mut space = Space::new(0, 4 * REGION, &[]).reusing_soon();
+        assert_eq!(space.take(Stream::Small, 8), Some((0, 8)));
+        let barrier = Barrier { journal: 1, read: 0, root: 0 };
+        [2, 5].into_iter().for_each(|block| space.release(block, barrier));
+        assert_eq!(space.take(Stream::Small, 1), Some((8, 1)), "nothing is free before its barrier");
+        space.pass(1, 0, 0);
+        assert_eq!(space.take(Stream::Long, 16), Some((5, 1)));
+        assert_eq!(space.take(Stream::Map, 1), Some((2, 1)));
+        assert_eq!(space.take(Stream::Small, 2), Some((9, 2)));
+        // what is being given back is not taken, be it the last that became free
+        (0..11).for_each(|block| space.release(block, barrier));
+        space.pass(1, 0, 0);
+        space.rewind();
+        assert_eq!(space.begin_trims(), [0]);
+        assert_eq!(space.take(Stream::Small, 1), Some((REGION, 1)));
     }
 
     /// A store that was full waited for a journal block that nothing could bring about before it took back what was

@@ -35,6 +35,8 @@ pub struct Options {
     /// From so many leaves on, of the objects of one table page, a run may be written in place of them (S13):
     /// [`SPILL_FROM`], but in tests.
     pub spill_from: usize,
+    /// What became free last is taken first ([`crate::space::Space::reusing_soon`]): in tests.
+    pub reuses_soon: bool,
     /// Journal blocks that may be in flight, by the superblock: what tells a hole from an end (S5, S8).
     pub window: usize,
 }
@@ -43,7 +45,7 @@ impl Options {
     /// The usual settings.
     pub fn new(pool: Pool, drive: DriveIdentity, open: OpenId, memory: usize) -> Options {
         let (pages, spill_from, window) = (pool.beside(), SPILL_FROM, JOURNAL_WINDOW_MAX);
-        Options { pool, pages, drive, open, memory, spill_from, window }
+        Options { pool, pages, drive, open, memory, spill_from, reuses_soon: false, window }
     }
 }
 
