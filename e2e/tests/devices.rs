@@ -155,7 +155,9 @@ fn three_nodes_on_block_devices_lose_nothing_to_kill_9() {
 
     // All at once, so that what is there comes from the devices; twice, so that a journal is replayed over a replayed one.
     for round in 1..=2 {
-        let (spell, ()) = checker.beside(|| {
+        // whose end, should something fail, ends the writers too
+        let (spell, same) = checker.beside(|| {
+            let mut nodes = nodes;
             std::thread::sleep(Duration::from_secs(1));
             (0..3).for_each(|at| nodes.kill_node(at).unwrap());
             for drive in &drives {
@@ -164,7 +166,9 @@ fn three_nodes_on_block_devices_lose_nothing_to_kill_9() {
             }
             (0..3).for_each(|at| nodes.start_node(at).unwrap());
             nodes.wait_ok().unwrap();
+            nodes
         });
+        nodes = same;
         println!(
             "round {round}: {} writes, longest wait {:.1} s",
             spell.answered,

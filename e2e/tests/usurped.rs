@@ -47,7 +47,8 @@ fn a_sole_copy_opened_elsewhere_from_an_older_image_ends_and_what_it_answered_is
     let ended = format!("drive {drive} ({name}) was opened elsewhere: it ends here");
     let stale = format!("drive {drive} ({}) is registered, stale", image.display());
 
-    let (spell, (registered, over)) = checker.beside(|| {
+    // whose end, should something fail, ends the writers too
+    let (spell, (nodes, registered, over)) = checker.beside(move || {
         thread::sleep(Duration::from_secs(2));
         nodes.stop_node(2).unwrap();
         nodes.drives(2).push(image.clone());
@@ -82,7 +83,7 @@ fn a_sole_copy_opened_elsewhere_from_an_older_image_ends_and_what_it_answered_is
         .unwrap();
         nodes.sarsen(&["drive", "accept-damage", &drive.to_string(), "--yes"]).unwrap();
         nodes.wait_ok().unwrap();
-        (registered, over)
+        (nodes, registered, over)
     });
     assert_eq!(spell.errors, 0, "clients wait, and see no error");
     let waited = spell.longest_between(registered + ENDED_MAX, over);
@@ -91,4 +92,5 @@ fn a_sole_copy_opened_elsewhere_from_an_older_image_ends_and_what_it_answered_is
     checker.verify().unwrap();
     checker.write_for(Duration::from_secs(1)).expect_clean();
     checker.verify().unwrap();
+    drop(nodes);
 }
