@@ -75,7 +75,7 @@ counters! {
     behind_refused,
     /// Reads that waited for a round (R4) or a lease.
     reads_waited,
-    /// Writes after which another epoch was asked for.
+    /// Times another epoch was asked for.
     epochs_renewed,
     /// Writes ordered.
     writes,

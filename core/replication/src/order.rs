@@ -4,10 +4,11 @@ use crate::group::{Group, Role};
 use crate::io::{Output, Read, ReadFailed, Which};
 use crate::primary::{Draft, Pending};
 use crate::repair::{Reader, unreadable};
+use crate::replica::PROPOSE_AGAIN;
 use crate::requests::{Op, Stage, is_whole};
 use crate::wait::Wait;
 use sarsen_types::record::{Body, Content, Write};
-use sarsen_types::{BLOCK_SIZE, Checksum, GroupChange, Mark, ObjectId, SliceId, Version, limits};
+use sarsen_types::{BLOCK_SIZE, Checksum, GroupChange, Mark, ObjectId, Proposal, SliceId, Version, limits};
 use sarsen_wire::client::{ClientOp, ClientResult};
 use sarsen_wire::peer::GroupBody;
 use smallvec::{SmallVec, smallvec};
@@ -233,7 +234,17 @@ impl<P: Clone> Group<P> {
     pub fn order(&mut self, cx: &mut Cx<P>, draft: Draft<P>) {
         let Role::Primary(primary) = &mut self.role else { return };
         primary.sequence += 1;
-        let is_long = primary.sequence >= cx.epoch_writes;
+        // It must not hold up that a silent copy is removed: at a time of its own, and not while one may be silent, for that is
+        // counted anew in each epoch (simulator, seed 340).
+        let is_asked = primary.renewal.is_some_and(|at| cx.now.since(at) < PROPOSE_AGAIN);
+        let is_long = primary.sequence >= cx.epoch_writes && !is_asked;
+        let is_heard = |s: &SliceId| {
+            *s == cx.me || cx.peers.heard(*s).is_some_and(|at| cx.now.since(at) < limits::HEARTBEAT * 2)
+        };
+        let asks = is_long && self.state.in_sync.iter().all(is_heard);
+        if asks {
+            primary.renewal = Some(cx.now);
+        }
         let mut write = draft.write;
         write.version = Version::new(primary.epoch, primary.sequence);
         let version = write.version;
@@ -276,9 +287,10 @@ impl<P: Clone> Group<P> {
         let body = Body::Write(write);
         self.apply(&body);
         cx.persist(self.id, self.state.epoch, body, draft.payload, Wait::Ordered { group: self.id, version });
-        if is_long {
+        if asks {
             cx.counters.epochs_renewed += 1;
-            self.propose(cx, GroupChange::Renew);
+            let (group, epoch, by) = (self.id, self.state.epoch, cx.me);
+            cx.propose(Proposal { group, epoch, by, change: GroupChange::Renew });
         }
     }
 }

@@ -92,6 +92,8 @@ pub struct Primary<P> {
     pub phase: Phase<P>,
     /// The last sequence given.
     pub sequence: u64,
+    /// When another epoch was asked for last in this one.
+    pub renewal: Option<Instant>,
     /// Ordered and uncommitted, by version.
     pub pending: VecDeque<Pending<P>>,
     /// This slice, then the others in sync, then those that join: what the bits of `acks` stand for.
@@ -158,6 +160,7 @@ impl<P> Primary<P> {
             born: state.epoch,
             phase,
             sequence: 0,
+            renewal: None,
             pending: VecDeque::new(),
             copies: copies_of(me, state),
             promoting: SmallVec::new(),
@@ -297,7 +300,7 @@ impl<P: Clone> Group<P> {
         let state = self.state.clone();
         let Role::Primary(primary) = &mut self.role else { return };
         primary.epoch = state.epoch;
-        primary.sequence = 0;
+        (primary.sequence, primary.renewal) = (0, None);
         primary.copies = copies_of(cx.me, &state);
         primary.promoting.clear();
         primary.leases.clear();

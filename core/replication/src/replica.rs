@@ -15,7 +15,7 @@ use sarsen_wire::peer::{GroupBody, GroupMessage, TailNote};
 use smallvec::smallvec;
 
 /// Between two proposals of the same change while its outcome is not seen.
-const PROPOSE_AGAIN: Duration = Duration::from_millis(500);
+pub(crate) const PROPOSE_AGAIN: Duration = Duration::from_millis(500);
 /// The n-th in-sync copy waits so much longer before it asks to take over, so that not all ask at once.
 const TAKEOVER_STAGGER: Duration = Duration::from_millis(100);
 
