@@ -2,7 +2,6 @@
 //! order or after power was lost, is read as the model has it, and the map is right.
 #![no_main]
 #[path = "../../../store/tests/support/mod.rs"]
-#[allow(dead_code, reason = "tests use the rest")]
 mod support;
 use libfuzzer_sys::fuzz_target;
 use sarsen_fuzz::Choices;
