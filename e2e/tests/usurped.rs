@@ -88,7 +88,10 @@ fn a_sole_copy_opened_elsewhere_from_an_older_image_ends_and_what_it_answered_is
     assert_eq!(spell.errors, 0, "clients wait, and see no error");
     let waited = spell.longest_between(registered + ENDED_MAX, over);
     println!("{} writes were answered, the longest after {:.1} s", spell.answered, waited.as_secs_f32());
-    assert!(waited > (over - registered).saturating_sub(ENDED_MAX + ON_ITS_WAY), "it was served meanwhile: {waited:?}");
+    assert!(
+        waited > (over - registered).saturating_sub(ENDED_MAX + ON_ITS_WAY),
+        "it was served meanwhile: {waited:?}"
+    );
     checker.verify().unwrap();
     checker.write_for(Duration::from_secs(1)).expect_clean();
     checker.verify().unwrap();
