@@ -75,6 +75,11 @@ impl State {
         }
     }
 
+    /// The groups that can change: a leader asks nothing of others.
+    pub(crate) fn changeable(&self) -> impl Iterator<Item = &GroupState> {
+        self.groups.values().filter(|g| !is_spent(g))
+    }
+
     /// The group, if its epoch is still the one that was judged by, and another one can follow.
     fn at_epoch(&self, group: GroupId, epoch: Epoch) -> Option<&GroupState> {
         self.groups.get(&group).filter(|g| g.epoch == epoch && !is_spent(g))

@@ -2,7 +2,6 @@
 //!
 //! Pure and repeatable: run again on the state that its commands made, it asks for nothing more until time passes. Every
 //! command names the epochs it was made for, so one that comes late changes nothing.
-use crate::change::is_spent;
 use crate::command::{Command, Move};
 use crate::state::{Out, State};
 use alloc::collections::BTreeMap;
@@ -78,7 +77,7 @@ fn groups(state: &State, heard: &BTreeMap<NodeId, u64>, now_ms: u64) -> (Vec<Mov
     };
     let mut sites = state.sites();
     sites.retain(|s| is_heard(s.slice) && state.is_staying(s.slice));
-    for g in state.groups.values().filter(|g| !is_spent(g)) {
+    for g in state.changeable() {
         let out = state.out.get(&g.group).map_or(&[][..], Vec::as_slice);
         let at = |slice| Move { group: g.group, epoch: g.epoch, slice };
         let copies = state.copies_of(g.group);
@@ -152,7 +151,7 @@ fn place(
 /// Groups whose primary is down for long, with an in-sync copy that is up.
 fn lost_primaries(state: &State, now_ms: u64) -> Vec<Proposal> {
     let mut lost = Vec::new();
-    for g in state.groups.values().filter(|g| !state.is_up(g.primary) && !is_spent(g)) {
+    for g in state.changeable().filter(|g| !state.is_up(g.primary)) {
         let node = state.drives.get(&g.primary.drive).and_then(|d| state.nodes.get(&d.node));
         if node.is_some_and(|n| now_ms < n.since_ms + LOST_PRIMARY_MS) {
             continue;
@@ -167,7 +166,7 @@ fn lost_primaries(state: &State, now_ms: u64) -> Vec<Proposal> {
 /// Joins of copies that are down: they end, so that others can take the place (R19); the copy joins again when it is back.
 fn lost_joins(state: &State) -> Vec<Proposal> {
     let mut lost = Vec::new();
-    for g in state.groups.values().filter(|g| !is_spent(g)) {
+    for g in state.changeable() {
         if let Some(join) = g.joining.iter().find(|j| !state.is_up(j.slice)) {
             let change = GroupChange::Remove(join.slice);
             lost.push(Proposal { group: g.group, epoch: g.epoch, by: g.primary, change });
@@ -189,7 +188,7 @@ pub fn balance(state: &State) -> Option<Command> {
         *led.entry(g.primary).or_default() += 1;
     }
     let mut moves = Vec::new();
-    for g in state.groups.values().filter(|g| !is_spent(g)) {
+    for g in state.changeable() {
         let Some(least) = g.in_sync.iter().copied().min_by_key(|s| (led[s], *s)) else { continue };
         if moves.len() < BALANCE_MOVES_MAX && led[&least] + 2 <= led[&g.primary] {
             *led.entry(g.primary).or_default() -= 1;
@@ -205,7 +204,7 @@ pub fn hand_over(state: &State, node: NodeId) -> Option<Command> {
     let mut led: BTreeMap<SliceId, usize> = BTreeMap::new();
     state.groups.values().for_each(|g| *led.entry(g.primary).or_default() += 1);
     let mut moves = Vec::new();
-    for g in state.groups.values().filter(|g| state.domain(g.primary) == node.0 && !is_spent(g)) {
+    for g in state.changeable().filter(|g| state.domain(g.primary) == node.0) {
         let others = g.in_sync.iter().copied().filter(|s| state.domain(*s) != node.0 && state.is_staying(*s));
         let heir = others.min_by_key(|s| (led.get(s).copied().unwrap_or(0), *s));
         if let Some(slice) = heir {

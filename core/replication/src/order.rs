@@ -36,6 +36,7 @@ impl<P: Clone> Group<P> {
             cx.counters.below_mark += 1;
             return cx.reply(op.asker, ClientResult::BelowMark, None);
         }
+        let full = cx.is_full || self.others_in_sync(cx.me).iter().any(|s| cx.peers.at(*s).is_full());
         let Role::Primary(primary) = &mut self.role else { return };
         if let Some(same) = primary.waiting.iter_mut().find(|w| w.request.id == id) {
             // the retry came on a newer connection: the answer goes there
@@ -43,13 +44,11 @@ impl<P: Clone> Group<P> {
             same.asker = op.asker;
             return;
         }
-        let full = cx.is_full || self.others_in_sync(cx.me).iter().any(|s| cx.peers.at(*s).is_full());
         // zeroes over a part of a block are merged with the rest of it, and take a place as any data
         let takes_place = matches!(op.request.op, ClientOp::Write { .. }) || !is_whole(&op.request.op);
         if full && takes_place {
             return cx.reply(op.asker, ClientResult::NoSpace, None);
         }
-        let Role::Primary(primary) = &mut self.role else { return };
         if primary.waiting.len() >= limits::REQUEST_WINDOW_MAX {
             return cx.reply(op.asker, ClientResult::Retry { after: limits::BACKOFF_FIRST }, None);
         }

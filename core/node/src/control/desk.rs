@@ -203,16 +203,19 @@ impl Desk {
         Ok((is_known && at == 0, answer))
     }
 
-    /// A few doors, others each time.
+    /// Where others of the cluster may be, a few of them: as the metadata know them, those that are up first and another of these each
+    /// time, then as we were told.
     fn others(&self, told: &[String], but: Option<&String>) -> Vec<String> {
-        let mut all = doors(&self.now(), self.me, told);
-        all.retain(|address| Some(address) != but);
-        // of those that are up another first each time
         let state = self.now();
-        let up = state.nodes.values().filter(|n| n.is_up).map(|n| &n.api);
-        let up = up.filter(|api| all.contains(api)).count();
-        let first = self.turn.fetch_add(1, Ordering::Relaxed) % up.max(1);
-        all[..up].rotate_left(first);
+        let known = |is_up| {
+            let are_so = move |(id, n): &(&NodeId, &Node)| **id != self.me && n.is_up == is_up;
+            state.nodes.iter().filter(are_so).map(|(_, n)| n.api.clone()).filter(|api| Some(api) != but)
+        };
+        let mut all: Vec<String> = known(true).collect();
+        let first = self.turn.fetch_add(1, Ordering::Relaxed) % all.len().max(1);
+        all.rotate_left(first);
+        all.extend(known(false));
+        all.extend(told.iter().map(|url| address_of(url).to_owned()).filter(|address| Some(address) != but));
         all.truncate(DOORS_MAX);
         all
     }
@@ -305,15 +308,6 @@ impl Desk {
 /// `ip:port` of a URL as it is given to `--join`.
 pub fn address_of(url: &str) -> &str {
     url.trim().trim_start_matches("http://").trim_end_matches('/')
-}
-
-/// Where others of the cluster may be: as the metadata know them, and as we were told.
-fn doors(state: &State, me: NodeId, told: &[String]) -> Vec<String> {
-    let others = |is_up| {
-        let are_so = move |(id, n): &(&NodeId, &Node)| **id != me && n.is_up == is_up;
-        state.nodes.iter().filter(are_so).map(|(_, n)| n.api.clone())
-    };
-    others(true).chain(others(false)).chain(told.iter().map(|url| address_of(url).to_owned())).collect()
 }
 
 /// Posts JSON to `path` at `address`, as a node.

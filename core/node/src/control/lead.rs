@@ -89,13 +89,12 @@ impl Led {
                 let _ = desk.write(command, None).await;
             }
         }
-        if now - self.spaced > SPACE {
+        let is_spaced = now - self.spaced > SPACE;
+        if is_spaced {
             self.spaced = now;
             record_space(desk, &state).await;
-            record_full(desk, &state, true).await;
-        } else {
-            record_full(desk, &state, false).await;
         }
+        record_full(desk, &state, is_spaced).await;
         // whoever leads next goes on from the time that the metadata show
         if state.now_ms > 0 && desk.time_ms() > state.now_ms + TICK_MS {
             let _ = desk.write(Command::Space(Vec::new()), None).await;
