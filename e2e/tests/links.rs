@@ -99,6 +99,13 @@ impl Cluster {
         command.args(args).env("SARSEN_API", self.urls(NODES)).env("SARSEN_TOKEN", &self.token);
         succeed(&mut command, STEP_MAX)
     }
+    /// As one node shows it.
+    fn json_of(&self, id: u32, args: &[&str]) -> Result<Value> {
+        let mut command = self.net.on(HOST, sarsen());
+        command.args(args).arg("--json").env("SARSEN_TOKEN", &self.token);
+        command.env("SARSEN_API", format!("http://{}:21000", self.net.address(id)));
+        serde_json::from_str(&succeed(&mut command, STEP_MAX)?).context("JSON")
+    }
     fn json(&self, args: &[&str]) -> Result<Value> {
         serde_json::from_str(&self.sarsen(&[args, &["--json"]].concat())?).context("JSON")
     }
@@ -110,6 +117,11 @@ impl Cluster {
             succeed(self.net.on(to, "nft").arg(rule), STEP_MAX)?;
         }
         Ok(())
+    }
+    /// From now on nothing that one asks of the other's API arrives, but what it answers does.
+    fn silence_api(&self, from: u32, to: u32) -> Result<()> {
+        let rule = format!("add rule ip cuts in ip saddr {} tcp dport 21000 drop", self.net.address(from));
+        succeed(self.net.on(to, "nft").arg(rule), STEP_MAX).map(drop)
     }
     fn kill_node(&mut self, id: u32) -> Result<()> {
         let process = &mut self.processes[id as usize - 1];
@@ -146,6 +158,15 @@ fn a_dead_copy_is_removed_by_a_primary_that_does_not_reach_the_leader() {
         led.map(|g| g["id"].as_u64().unwrap()).collect()
     };
     assert!(concerned(&groups).len() > 20, "{groups}");
+    // R44: a node that the leader does not reach, and that reaches the leader, has the metadata of others
+    cluster.silence_api(leader, cut).unwrap();
+    cluster.sarsen(&["volume", "create", "w", "--size", "1GiB"]).unwrap();
+    wait_until("it shows what the leader cannot tell it", STEP_MAX, || {
+        let volumes = cluster.json_of(cut, &["volume", "list"])?;
+        Ok(volumes.as_array().unwrap().iter().any(|v| v["name"] == "w"))
+    })
+    .unwrap();
+    cluster.net.mend().unwrap();
     let mut checker = Checker::new(&cluster.socket(), "v", 512 << 20, 4, 8, 3);
     let (spell, (nodes, left)) = checker.beside(|| {
         std::thread::sleep(Duration::from_secs(1));

@@ -38,12 +38,14 @@ pub struct Client {
 impl Client {
     /// A client of the nodes at `urls` (`http://ip:port`, or `ip:port`). Asks nobody yet.
     pub fn new(urls: Vec<String>, token: Option<String>) -> Result<Client, ApiError> {
-        // Somebody else in this process may have installed one: any will do.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let mut clean = Vec::new();
         for url in urls.iter().map(|u| u.trim().trim_end_matches('/')).filter(|u| !u.is_empty()) {
             let url = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
-            reqwest::Url::parse(&url).map_err(|why| ApiError::Urls(format!("{url} is not a URL: {why}")))?;
+            let parsed = reqwest::Url::parse(&url)
+                .map_err(|why| ApiError::Urls(format!("{url} is not a URL: {why}")))?;
+            if parsed.scheme() != "http" {
+                return Err(ApiError::Urls(format!("{url}: nodes speak HTTP: give http://IP:PORT")));
+            }
             clean.push(url);
         }
         if clean.is_empty() {

@@ -88,6 +88,8 @@ pub enum Command {
     Join(Vec<Move>),
     /// In-sync copies that are to lead; who led stays in sync.
     Lead(Vec<Move>),
+    /// The nodes of these drives spoke after the images with these openings were opened (R1).
+    Outlived(Vec<(DriveId, OpenId)>),
     /// A node is about to stop in order: from now on nothing is handed over to it.
     Stopping {
         /// Which.
@@ -332,6 +334,8 @@ pub enum RefusalKind {
     Attached,
     /// It cannot be done as the cluster is now.
     Unable,
+    /// It cannot be done yet: whoever asks again soon is told whether it can.
+    Early,
     /// It makes no sense.
     Invalid,
 }

@@ -29,5 +29,5 @@ mod volumes;
 pub use command::{Answer, Command, Entry, Refusal, RefusalKind};
 
 pub use health::{Health, health};
-pub use reconcile::{balance, hand_over, is_missed, reconcile};
+pub use reconcile::{balance, hand_over, is_missed, outlived, reconcile};
 pub use state::State;

@@ -3,11 +3,11 @@
 //! Pure and repeatable: run again on the state that its commands made, it asks for nothing more until time passes. Every
 //! command names the epochs it was made for, so one that comes late changes nothing.
 use crate::command::{Command, Move};
-use crate::state::{Out, State};
+use crate::state::{Image, Out, State};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use sarsen_placement::Partners;
-use sarsen_types::{GroupChange, GroupState, NodeId, Proposal, SliceId};
+use sarsen_types::{DriveId, GroupChange, GroupState, NodeId, OpenId, Proposal, SliceId};
 
 /// A node that was not heard for this long is down.
 pub const SILENT_MS: u64 = 1800;
@@ -39,6 +39,19 @@ pub fn reconcile(state: &State, heard: &BTreeMap<NodeId, u64>, now_ms: u64) -> V
     commands.extend((!places.is_empty()).then_some(Command::Place(places)));
     commands.extend((!unplaces.is_empty()).then_some(Command::Unplace(unplaces)));
     commands
+}
+
+/// Images whose drive's node spoke after they were opened: what it answered meanwhile they lack (R1). `spoke`: per node how many
+/// milliseconds ago it did, of those that this leader heard itself.
+pub fn outlived(state: &State, spoke: &BTreeMap<NodeId, u64>, now_ms: u64) -> Vec<(DriveId, OpenId)> {
+    let mut found = Vec::new();
+    for (id, drive) in state.drives.iter().filter(|(_, d)| state.is_drive_up(d)) {
+        let Some(ago) = spoke.get(&drive.node) else { continue };
+        // the cluster's clock may gain a quarter
+        let is_so = |i: &&Image| !i.is_behind && *ago < now_ms.saturating_sub(i.since_ms) / 5 * 4;
+        found.extend(drive.images.iter().filter(is_so).map(|i| (*id, i.open)));
+    }
+    found
 }
 
 fn nodes(state: &State, heard: &BTreeMap<NodeId, u64>) -> Vec<Command> {

@@ -98,6 +98,9 @@ pub struct Node {
     pub is_stopping: bool,
 }
 
+/// Images of one drive that are remembered.
+pub const IMAGES_MAX: usize = 16;
+
 /// A drive.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Drive {
@@ -134,6 +137,25 @@ pub struct Drive {
     /// It was given up as lost, and hosts may still use it (R28).
     #[serde(default)]
     pub forgetting: Option<Forgetting>,
+    /// Images of it that were opened elsewhere while it was up, at most [`IMAGES_MAX`].
+    #[serde(default)]
+    pub images: Vec<Image>,
+    /// The opening that was registered when it came here from another node.
+    #[serde(default)]
+    pub former: Option<OpenId>,
+}
+
+/// An image of a drive that another node opened while the drive was up. It may hold the drive's current open id and lack what was
+/// answered after it was copied, which open ids alone do not tell (R1; found in review). Or it is the drive itself, moved here before
+/// its node was missed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Image {
+    /// Its newest opening that we were told of.
+    pub open: OpenId,
+    /// When we were told of it first, on the cluster's clock.
+    pub since_ms: u64,
+    /// The drive's node lived after the image was opened: what the image holds counts for nothing.
+    pub is_behind: bool,
 }
 
 /// What is waited for before the groups of a drive go on without it.

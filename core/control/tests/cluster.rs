@@ -1,9 +1,11 @@
 //! A cluster's metadata as prose: nodes and drives come and go, groups follow (R1, R9, R11, R12, R17, R19, R20, R31, R44).
 mod support;
 use sarsen_control::command::Move;
+use sarsen_control::state::IMAGES_MAX;
 use sarsen_control::{
-    Answer, Command, Health, RefusalKind, State, balance, hand_over, health, is_missed, reconcile,
+    Answer, Command, Health, RefusalKind, State, balance, hand_over, health, is_missed, outlived, reconcile,
 };
+use sarsen_types::limits::OPENS_MAX;
 use sarsen_types::*;
 use std::collections::BTreeMap;
 use support::*;
@@ -90,6 +92,137 @@ fn a_rolled_back_image_opened_twice_is_stale_whoever_opens_it() {
         c.apply(Command::Trust { drive: DriveId(1), open: OpenId(open - 1) });
         assert!(c.look(&[]).is_empty(), "nothing of it joins");
     }
+}
+
+fn kind(answer: &Answer) -> Option<RefusalKind> {
+    if let Answer::Refused(why) = answer { Some(why.kind) } else { None }
+}
+
+fn current(n: u32) -> Answer {
+    Answer::Registered { drive: DriveId(n), is_stale: false }
+}
+fn stale(n: u32) -> Answer {
+    Answer::Registered { drive: DriveId(n), is_stale: true }
+}
+
+/// The leader looks when a node spoke so long ago.
+fn look_at_images(c: &mut Cluster, node: u32, ago: u64) {
+    let found = outlived(&c.state, &BTreeMap::from([(NodeId(node), ago)]), c.now);
+    c.apply(Command::Outlived(found));
+}
+
+#[test]
+fn an_image_of_a_drive_that_is_served_is_refused_and_counts_for_nothing_ever_after() {
+    // found in review: an image that was copied while its drive was served holds the current open id, and lacks what was answered
+    // after that; with one copy nobody would have noticed
+    let mut c = Cluster::of(2, 1);
+    let groups = c.state.groups.clone();
+    assert_eq!(kind(&c.register_at(2, 1, 7, &[1])), Some(RefusalKind::Early), "it may have been moved");
+    c.now += 500;
+    look_at_images(&mut c, 1, 100);
+    let Answer::Refused(why) = c.register_at(2, 1, 7, &[1]) else { panic!() };
+    assert_eq!(why.kind, RefusalKind::Unable);
+    assert!(why.message.contains("image of drive 1, which node 1 serves as /drive1"), "{why}");
+    // its next openings are known by that one
+    assert_eq!(kind(&c.register_at(2, 1, 8, &[7, 1])), Some(RefusalKind::Unable));
+    assert_eq!((&c.state.groups, c.state.drives[&DriveId(1)].node), (&groups, NodeId(1)), "nothing changed");
+    c.apply(Command::Heard { node: NodeId(1), is_up: false });
+    // of that one too, should it have forgotten the first
+    assert_eq!(c.register_at(2, 1, 9, &[8, 1]), stale(1), "it lacks what was answered since it was copied");
+    assert!(c.groups().filter(|g| g.is_in_sync(slice(1))).all(|g| g.is_damaged));
+    assert!(c.state.drives[&DriveId(1)].images.is_empty(), "it is no image any more");
+}
+
+#[test]
+fn an_image_that_was_served_and_its_drive_both_stop_when_they_meet() {
+    // found in review: the image was first when all started, nobody can tell it from a drive that was moved, and the drive itself was
+    // turned away for good
+    let mut c = Cluster::of(2, 1);
+    c.apply(Command::Heard { node: NodeId(1), is_up: false });
+    assert_eq!(c.register_at(2, 1, 7, &[1]), current(1));
+    c.apply(Command::Heard { node: NodeId(1), is_up: true });
+    assert_eq!(c.register_at(1, 1, 8, &[1]), stale(1));
+    assert!(c.groups().filter(|g| g.is_in_sync(slice(1))).all(|g| g.is_damaged), "an operator is asked");
+    // the image's node starts again: it does not turn that back
+    assert_eq!(kind(&c.register_at(2, 1, 9, &[7])), Some(RefusalKind::Unable));
+    // should it be what has more after all, an operator ends the other's node
+    c.apply(Command::Heard { node: NodeId(1), is_up: false });
+    assert_eq!(c.register_at(2, 1, 10, &[9, 7]), stale(1));
+}
+
+#[test]
+fn a_drive_that_was_moved_before_its_node_was_missed_is_current() {
+    let mut c = Cluster::of(2, 1);
+    assert_eq!(kind(&c.register_at(2, 1, 7, &[1])), Some(RefusalKind::Early));
+    c.now += 1500;
+    look_at_images(&mut c, 1, 1500);
+    assert_eq!(kind(&c.register_at(2, 1, 7, &[1])), Some(RefusalKind::Early));
+    c.apply(Command::Heard { node: NodeId(1), is_up: false });
+    assert_eq!(c.register_at(2, 1, 7, &[1]), current(1));
+    assert_eq!(c.state.drives[&DriveId(1)].node, NodeId(2));
+    // moved on in order
+    c.apply(Command::Failed { drive: DriveId(1), open: OpenId(7), why: "it was pulled".into() });
+    c.node(3);
+    assert_eq!(c.register_at(3, 1, 8, &[7]), current(1));
+}
+
+#[test]
+fn an_image_opened_before_the_drives_node_ends_or_starts_counts_for_nothing() {
+    let lives: [fn(&mut Cluster); 2] = [
+        |c| c.node(1),
+        |c| {
+            c.apply(Command::Stopping { node: NodeId(1) });
+            c.apply(Command::Heard { node: NodeId(1), is_up: false });
+        },
+    ];
+    for lives in lives {
+        let mut c = Cluster::of(2, 1);
+        assert_eq!(kind(&c.register_at(2, 1, 7, &[1])), Some(RefusalKind::Early));
+        lives(&mut c);
+        assert_eq!(c.register_at(2, 1, 7, &[1]), stale(1));
+    }
+}
+
+#[test]
+fn an_image_that_is_known_to_be_behind_is_not_forgotten_for_others() {
+    let mut c = Cluster::of(2, 1);
+    c.register_at(2, 1, 7, &[1]);
+    c.now += 500;
+    look_at_images(&mut c, 1, 0);
+    (100..120).for_each(|open| drop(c.register_at(2, 1, open, &[1])));
+    let images = |c: &Cluster| c.state.drives[&DriveId(1)].images.clone();
+    assert_eq!(images(&c).len(), IMAGES_MAX);
+    assert!(images(&c).iter().any(|i| i.open == OpenId(7) && i.is_behind));
+    // more of them than are remembered: who comes now may be one
+    c.now += 500;
+    look_at_images(&mut c, 1, 0);
+    assert!(images(&c).iter().all(|i| i.is_behind));
+    c.apply(Command::Heard { node: NodeId(1), is_up: false });
+    assert_eq!(c.register_at(2, 1, 200, &[1]), stale(1));
+}
+
+#[test]
+fn an_image_whose_superblock_forgot_by_what_it_is_known_counts_for_nothing() {
+    // found in review: its node failed again and again between opening its drives and registering them
+    let mut c = Cluster::of(2, 1);
+    c.register_at(2, 1, 7, &[1]);
+    c.now += 500;
+    look_at_images(&mut c, 1, 0);
+    c.apply(Command::Heard { node: NodeId(1), is_up: false });
+    let later: Vec<u128> = [1].into_iter().chain(100..100 + OPENS_MAX as u128).collect();
+    assert_eq!(c.register_at(2, 1, 300, &later), stale(1));
+}
+
+#[test]
+fn damage_is_accepted_once_the_drive_counts_as_nothing_durably() {
+    // found in review: acceptance overtook what the slice wrote down, and the store lost sight of what was answered
+    let mut c = Cluster::of(2, 1);
+    c.register(1, 2, &[1]);
+    assert_eq!(c.register(1, 3, &[1]), stale(1));
+    let accept = Command::AcceptDamage { drive: DriveId(1), groups: None };
+    assert_eq!(kind(&c.apply(accept.clone())), Some(RefusalKind::Early));
+    c.apply(Command::Trust { drive: DriveId(1), open: OpenId(3) });
+    assert!(matches!(c.apply(accept), Answer::Groups(_)));
 }
 
 #[test]

@@ -133,6 +133,11 @@ impl<P: Clone> Group<P> {
             // R15: before anything else in this epoch
             self.raise_floor(cx, self.ledger.point.unwrap_or_default());
             self.ledger.ends_join();
+            if state.in_sync == [cx.me] && !state.is_damaged {
+                // R28, R41: what this copy holds was accepted. Committed up to there it was before it was doubted; above it lies
+                // what a takeover has to judge, torn writes over answered ones among it.
+                self.raise_floor(cx, self.ledger.former_floor);
+            }
         }
         let may_vanish = state.is_in_sync(cx.me) && state.joining.is_empty();
         cx.out.push(Output::Vanish { group: self.id, may_vanish, may_forget: state.is_whole() });

@@ -407,6 +407,40 @@ fn accept(c: &mut Cluster) {
 }
 
 #[test]
+fn a_copy_that_is_accepted_takes_its_floor_again() {
+    // R41: its takeover compares what lies above it, not all that it holds
+    let mut c = Cluster::new(2, 2);
+    c.run(3 * SECOND);
+    for number in 1..4 {
+        c.write_till_done(number, number as u16, 1, number);
+        c.run(SECOND);
+    }
+    let floor = c.group(0).ledger.floor;
+    c.crash(1, 9);
+    c.crash(0, 9);
+    let mut c = stale_and_alone(c);
+    let former = c.group(0).ledger.former_floor;
+    assert!(former > Version::ZERO && former <= floor, "{former:?} of {floor:?}");
+    // it is durable, and being doubted once more does not take it away
+    c.crash(0, 9);
+    let image = c.image(0);
+    c.roll_back(0, image);
+    c.start(0);
+    c.run(2 * SECOND);
+    let ledger = &c.group(0).ledger;
+    assert_eq!((ledger.floor, ledger.former_floor), (Version::ZERO, former));
+    accept(&mut c);
+    c.run_until("it leads", SECOND, |c| c.group(0).ledger.floor == former);
+    assert_eq!(c.group(0).ledger.former_floor, Version::ZERO);
+    c.run(SECOND);
+    c.start(1);
+    c.assign_anew(1);
+    c.run_until("the other is made like it", 10 * SECOND, |c| c.state.in_sync.len() == 2);
+    (1..4).for_each(|n| assert_eq!(c.value(10 + n, n as u16), n));
+    c.settle();
+}
+
+#[test]
 fn a_torn_write_over_an_answered_one_loses_on_a_copy_that_is_accepted() {
     // R12, R28: were all that it holds counted as committed, the torn one would take the place of the answered one, and its retry
     // be told that it is there (found in review)

@@ -6,7 +6,7 @@ use crate::open::{Blocking, OpenError};
 use crate::page::{PageKind, seal, unseal};
 use crate::region::SliceRegion;
 use sarsen_buffer::Pool;
-use sarsen_types::limits::{JOURNAL_WINDOW_MAX, SLICES_MAX};
+use sarsen_types::limits::{JOURNAL_WINDOW_MAX, OPENS_MAX, SLICES_MAX};
 use sarsen_types::{BLOCK_SIZE, ClusterId, DriveIdentity, OpenId};
 
 pub use crate::inspect::{Inspection, inspect};
@@ -16,7 +16,6 @@ pub(crate) const APART: u64 = (1 << 20) / BLOCK_SIZE as u64;
 /// The smallest slice: room for roots, ring and some data.
 pub const SLICE_BYTES_MIN: u64 = 32 << 20;
 /// Opens since the last registration that a superblock remembers; more mean that the drive never registers.
-const OPENS_MAX: usize = 64;
 /// Journal blocks in flight, at most, in any superblock: replay keeps twice as many in memory.
 const WINDOW_MAX: u32 = 1 << 16;
 /// The layout of superblocks this program writes.

@@ -92,7 +92,7 @@ pub fn get_spans(r: &mut Reader<'_>) -> Result<Vec<Span>, Malformed> {
 /// Appends a ledger.
 pub fn put_ledger(w: &mut Writer, ledger: &Ledger) {
     w.u64(ledger.assignment).u32(ledger.promise.0).u64(ledger.floor.0);
-    put_option(w, ledger.point);
+    put_floors(w, ledger);
     w.u64(ledger.top.0).u64(ledger.latest.0).u8(ledger.is_joining.into()).u64(ledger.forgotten.0);
     w.u32(ledger.sessions.len() as u32);
     ledger.sessions.iter().for_each(|(a, (g, s))| put_session(w, &(*a, *g, *s)));
@@ -107,26 +107,39 @@ pub fn put_ledger(w: &mut Writer, ledger: &Ledger) {
     }
 }
 
-fn put_option(w: &mut Writer, version: Option<Version>) {
-    match version {
-        None => drop(w.u8(0)),
-        Some(v) => drop(w.u8(1).u64(v.0)),
+/// A point follows.
+const POINT: u8 = 1;
+/// A former floor follows; 0 is none.
+const FORMER: u8 = 2;
+
+fn put_floors(w: &mut Writer, ledger: &Ledger) {
+    let former = Some(ledger.former_floor).filter(|floor| *floor > Version::ZERO);
+    w.u8(ledger.point.map_or(0, |_| POINT) | former.map_or(0, |_| FORMER));
+    for version in ledger.point.into_iter().chain(former) {
+        w.u64(version.0);
     }
 }
 
-fn get_option(r: &mut Reader<'_>) -> Result<Option<Version>, Malformed> {
-    Ok(match r.get_u8()? {
-        0 => None,
-        _ => Some(Version(r.get_u64()?)),
-    })
+/// The point, and the former floor.
+fn get_floors(r: &mut Reader<'_>) -> Result<(Option<Version>, Version), Malformed> {
+    let has = r.get_u8()?;
+    if has & !(POINT | FORMER) != 0 {
+        return r.fail("a point, a former floor, both or neither");
+    }
+    let point = if has & POINT != 0 { Some(Version(r.get_u64()?)) } else { None };
+    let former = if has & FORMER != 0 { Version(r.get_u64()?) } else { Version::ZERO };
+    Ok((point, former))
 }
 
 fn get_ledger(r: &mut Reader<'_>) -> Result<Ledger, Malformed> {
+    let (assignment, promise, floor) = (r.get_u64()?, Epoch(r.get_u32()?), Version(r.get_u64()?));
+    let (point, former_floor) = get_floors(r)?;
     let mut ledger = Ledger {
-        assignment: r.get_u64()?,
-        promise: Epoch(r.get_u32()?),
-        floor: Version(r.get_u64()?),
-        point: get_option(r)?,
+        assignment,
+        promise,
+        floor,
+        former_floor,
+        point,
         top: Version(r.get_u64()?),
         latest: Version(r.get_u64()?),
         is_joining: r.get_u8()? != 0,
@@ -163,6 +176,7 @@ mod tests {
         let left = [(id, FamilyId(2), Stacks::from([(1023, stack.clone())]))];
         let mut group = Group::default();
         group.ledger.promise = Epoch(4);
+        group.ledger.former_floor = Version(3);
         group.dropping.insert(LayerId(6));
         group.directory.index = vec![Twin { at: [4, 5], sum: 6 }];
         let mut ledger = Writer::default();

@@ -55,6 +55,9 @@ pub struct Ledger {
     pub promise: Epoch,
     /// All versions at or below it are committed (R13).
     pub floor: Version,
+    /// The floor it had before it came to count as zero: taken again when an operator accepts what this copy holds (R28), so that a
+    /// takeover looks at no more than it would have (R41).
+    pub former_floor: Version,
     /// The floor to take once in-sync (R15); `None` when none was given in this join.
     pub point: Option<Version>,
     /// The highest version this copy took as one of the in-sync, or its floor: what was committed up to there it has. One whose
@@ -212,6 +215,7 @@ impl Ledger {
 
     /// What this copy holds counts for nothing (R1, S8): it is compared from the beginning.
     pub fn distrust(&mut self) {
+        self.former_floor = self.former_floor.max(self.floor);
         (self.floor, self.point) = (Version::ZERO, None);
         (self.top, self.latest) = (Version::ZERO, Version::ZERO);
     }
@@ -281,7 +285,7 @@ impl Ledger {
         if floor <= self.floor {
             return;
         }
-        self.floor = floor;
+        (self.floor, self.former_floor) = (floor, Version::ZERO);
         if self.is_joining {
             self.end_join(); // only an in-sync copy's floor moves
         }

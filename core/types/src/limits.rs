@@ -44,6 +44,8 @@ pub const CHAIN_MAX: usize = 64;
 pub const COPIES_MAX: usize = 8;
 /// Slices that share a group with one slice, and drives with one drive (L7).
 pub const PARTNERS_MAX: usize = 64;
+/// Openings since the last registration that a superblock keeps (R1); the oldest are forgotten.
+pub const OPENS_MAX: usize = 64;
 /// Slices of a drive (S1).
 pub const SLICES_MAX: u8 = 16;
 /// First back-off of a client's retry (R40).

@@ -48,9 +48,13 @@ impl Cluster {
     }
     /// Node `n`'s drive is opened for the `open`th time; its superblock held `held`.
     pub fn register(&mut self, n: u32, open: u128, held: &[u128]) -> Answer {
+        self.register_at(n, n, open, held)
+    }
+    /// The drive that was node `n`'s, or an image of it, is opened on another.
+    pub fn register_at(&mut self, node: u32, n: u32, open: u128, held: &[u128]) -> Answer {
         self.apply(Command::Register(Register {
             identity: DriveIdentity(u128::from(n)),
-            node: NodeId(n),
+            node: NodeId(node),
             open: OpenId(open),
             opens: held.iter().map(|o| OpenId(*o)).collect(),
             path: format!("/drive{n}"),

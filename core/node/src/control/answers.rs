@@ -102,7 +102,13 @@ pub async fn drives(Shared(desk): Hand) -> Done<Vec<api::Drive>> {
         used_bytes: bytes(d.used_blocks),
         is_up: state.is_drive_up(d),
         is_stale: d.is_stale,
-        damaged_groups: damaged.get(id).into_iter().flatten().map(|g| g.0).collect(),
+        damaged_groups: damaged
+            .get(id)
+            .filter(|_| state.can_accept(*id))
+            .into_iter()
+            .flatten()
+            .map(|g| g.0)
+            .collect(),
         sole_groups: sole.get(id).into_iter().flatten().map(|g| g.0).collect(),
         is_given_up: d.forgetting.is_some(),
         waits_for: d.forgetting.iter().flat_map(|f| state.owners(&f.hosts)).map(str::to_owned).collect(),

@@ -46,7 +46,7 @@ impl From<Refusal> for Failure {
             RefusalKind::NotFound => (StatusCode::NOT_FOUND, "not_found"),
             RefusalKind::Exists => (StatusCode::CONFLICT, "exists"),
             RefusalKind::Attached => (StatusCode::CONFLICT, "attached"),
-            RefusalKind::Unable => (StatusCode::CONFLICT, "unable"),
+            RefusalKind::Unable | RefusalKind::Early => (StatusCode::CONFLICT, "unable"),
             RefusalKind::Invalid => (StatusCode::BAD_REQUEST, "invalid"),
         };
         Failure(status, ErrorBody { code: code.into(), message: why.message, hint: why.hint })
@@ -239,16 +239,15 @@ async fn command(Shared(desk): Hand, headers: HeaderMap, bytes: Bytes) -> Result
         _ => Err(no_leader().into()),
     }
 }
-async fn alive(Shared(desk): Hand, headers: HeaderMap, bytes: Bytes) -> Result<Json<()>, Failure> {
+async fn alive(Shared(desk): Hand, headers: HeaderMap, bytes: Bytes) -> Result<Json<u64>, Failure> {
     let alive: Alive = read(&bytes)?;
     match desk.leader() {
-        Some(Ok(())) => desk.hear(&alive),
+        Some(Ok(())) => Ok(Json(desk.hear(&alive))),
         Some(Err(address)) if !headers.contains_key(FORWARDED) => {
-            desk.hand_on::<_, ()>(&address, "/internal/alive", &alive).await?;
+            Ok(Json(desk.hand_on(&address, "/internal/alive", &alive).await?))
         }
-        _ => return Err(no_leader().into()),
+        _ => Err(no_leader().into()),
     }
-    Ok(Json(()))
 }
 /// The entry that the metadata of this node show, for one that has no newer ones, and they themselves where its are older.
 async fn lend(Shared(desk): Hand, bytes: Bytes) -> Result<Response, Failure> {

@@ -220,14 +220,13 @@ impl Desk {
         all
     }
 
-    /// Tells the leader that this node is alive. Whether it leads itself, or was told so straight.
-    pub async fn say_alive(&self, alive: Alive) -> bool {
+    /// Tells the leader that this node is alive: whether it was told so straight, and the last entry that it showed then. Nothing
+    /// where none was told.
+    pub async fn say_alive(&self, alive: Alive) -> Option<(bool, u64)> {
         if self.leads() {
-            self.hear(&alive);
-            return true;
+            return Some((true, self.hear(&alive)));
         }
-        let said = self.say::<_, ()>("/internal/alive", &Arc::new(alive), &[], ALIVE_MAX).await;
-        matches!(said, Ok((true, ())))
+        self.say("/internal/alive", &Arc::new(alive), &[], ALIVE_MAX).await.ok()
     }
 
     /// Shows the metadata of another node where they are newer: what raft does not bring here, since the leader does not reach this
@@ -291,8 +290,8 @@ impl Desk {
         answer(address, request.header(FORWARDED, "1")).await
     }
 
-    /// Notes that a node was heard.
-    pub fn hear(&self, alive: &Alive) {
+    /// Notes that a node was heard. The last entry that the metadata here show.
+    pub fn hear(&self, alive: &Alive) -> u64 {
         let now = Instant::now();
         let mut stopping = self.stopping.lock().unwrap_or_else(PoisonError::into_inner);
         match alive.is_stopping {
@@ -302,6 +301,7 @@ impl Desk {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).insert(alive.node, now);
         let mut space = self.space.lock().unwrap_or_else(PoisonError::into_inner);
         space.extend(alive.space.iter().cloned());
+        *self.index.borrow()
     }
 }
 

@@ -3,7 +3,7 @@ use super::desk::{Desk, Room};
 use crate::data::{DataPort, DriveConfig, DriveHandle, Reports, open_drive};
 use crate::seam::{FromSlice, PeerAddress};
 use anyhow::{Context, bail};
-use sarsen_control::command::Register;
+use sarsen_control::command::{RefusalKind, Register};
 use sarsen_control::{Answer, Command, State};
 use sarsen_types::{DriveId, Proposal, Revision, SliceId, View};
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,6 +41,8 @@ pub struct Drives {
 
 /// How long a drive may take to open, a whole ring's replay among it, before the node starts without it.
 const OPEN_MAX: Duration = Duration::from_secs(60);
+/// Between tries to register a drive that its old node may still serve.
+const REGISTER_AGAIN: Duration = Duration::from_millis(500);
 /// How long its superblock may take to be written.
 const REGISTER_MAX: Duration = Duration::from_secs(20);
 
@@ -126,7 +128,16 @@ impl Drives {
             used_blocks: facts.used_blocks,
             is_broken: facts.is_broken,
         };
-        let (id, is_stale) = match self.desk.ask(Command::Register(register)).await {
+        let answer = loop {
+            match self.desk.ask(Command::Register(register.clone())).await {
+                Answer::Refused(why) if why.kind == RefusalKind::Early => {
+                    tracing::info!("{}: {why}; asked again", facts.path.display());
+                    tokio::time::sleep(REGISTER_AGAIN).await;
+                }
+                answer => break answer,
+            }
+        };
+        let (id, is_stale) = match answer {
             Answer::Registered { drive, is_stale } => (drive, is_stale),
             Answer::Refused(why) => {
                 tracing::error!("{}: {why}", facts.path.display());

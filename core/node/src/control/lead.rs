@@ -2,7 +2,7 @@
 use super::desk::{Desk, Room};
 use super::voters::next_change;
 use openraft::ChangeMembers;
-use sarsen_control::{Command, State, balance, reconcile};
+use sarsen_control::{Command, State, balance, outlived, reconcile};
 use sarsen_types::{DriveId, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
@@ -79,6 +79,10 @@ impl Led {
                 return;
             }
         }
+        let outlived = outlived(&state, &spoke(desk), desk.time_ms());
+        if !outlived.is_empty() && desk.write(Command::Outlived(outlived), None).await.is_err() {
+            return;
+        }
         let now = Instant::now();
         if balance(&state).is_none() {
             // Even already, or not all is well: in both cases the clock starts again.
@@ -121,6 +125,13 @@ impl Led {
         let known = |id: &NodeId| state.nodes[id].is_up || heard.contains_key(id) || *id == desk.me;
         state.nodes.keys().filter(|id| known(id)).map(|id| (*id, ago(id))).collect()
     }
+}
+
+/// How long ago nodes were heard by this leader, itself among them.
+fn spoke(desk: &Desk) -> BTreeMap<NodeId, u64> {
+    let heard = desk.heard.lock().unwrap_or_else(PoisonError::into_inner);
+    let others = heard.iter().map(|(id, at)| (*id, at.elapsed().as_millis() as u64));
+    others.chain([(desk.me, 0)]).collect()
 }
 
 async fn record_space(desk: &Desk, state: &State) {

@@ -163,7 +163,6 @@ impl Node {
             unix: unix.as_ref().map(|path| path.display().to_string()),
             boot_id: boot_id.clone(),
         };
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().no_proxy().connect_timeout(Duration::from_secs(1)).build()?;
         let node_token = config.key.as_ref().map(node_token_of);
         let place = match directory.card.place {
@@ -370,10 +369,14 @@ async fn borrow(desk: Arc<Desk>) {
 }
 
 async fn be_alive(desk: Arc<Desk>, drives: Arc<Drives>, mut stopping: watch::Receiver<bool>) {
+    let mut due = 0; // what the leader showed the last time
     while !*stopping.borrow_and_update() {
         let alive = Alive { node: desk.me, is_stopping: false, space: drives.space() };
-        // where no leader hears it straight none may be able to send, and then raft brings nothing
-        if !desk.say_alive(alive).await {
+        let heard = desk.say_alive(alive).await;
+        let is_behind = *desk.index.borrow() < due;
+        due = heard.map_or(due, |(_, shown)| shown);
+        // where no leader hears it straight, or what it showed does not come, none may be able to send: raft brings nothing then
+        if is_behind || !heard.is_some_and(|(is_straight, _)| is_straight) {
             desk.is_cut.notify_one();
         }
         let _ = tokio::time::timeout(ALIVE_EVERY, stopping.changed()).await;
