@@ -109,6 +109,18 @@ impl Dev {
         self.dir().join(format!("node-{node}/drive-1.img"))
     }
 
+    /// Has the system give a node's first drive all its space now. Of a file in memory that would else be measured: page after page
+    /// as a block is used for the first time, and of a virtual machine the host's too.
+    pub fn allocate(&self, node: u32) -> Result<()> {
+        let file = std::fs::File::options().write(true).open(self.drive(node))?;
+        let len = i64::try_from(file.metadata()?.len())?;
+        // SAFETY: no pointers.
+        match unsafe { libc::fallocate(std::os::fd::AsRawFd::as_raw_fd(&file), 0, 0, len) } {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()).context("allocate a drive"),
+        }
+    }
+
     /// Starts `sarsen dev` again on its directory, after [`Dev::kill_everything`] or [`Dev::stop`]. How long it took.
     pub fn resume(&mut self) -> Result<Duration> {
         anyhow::ensure!(self.child.is_none(), "it runs already");

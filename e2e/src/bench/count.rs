@@ -37,7 +37,7 @@ pub fn run(name: &'static str, place: &Path, flags: &Flags, table: &mut Table) -
     let size = flags.size();
     let mut given = flags.common();
     given.push(format!("--volume=v:{}MiB", size >> 20));
-    given.push(format!("--drive-size={}MiB", flags.drive_mib));
+    given.push(format!("--drive-size={}MiB", flags.drive_mib(name)));
     let given: Vec<&str> = given.iter().map(String::as_str).collect();
     let env = [("LD_PRELOAD", library.as_str()), ("COUNT_DIR", &dir.path().display().to_string())];
     let dev = Dev::start_with(place, &given, &env)?;

@@ -3,6 +3,9 @@ use clap::{Parser, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// The name of the place where drives are files in memory.
+pub const MEMORY: &str = "memory";
+
 /// fio over NBD on a cluster of this machine, beside floors; then what must be met and what is aimed for
 #[derive(Debug, Parser)]
 pub struct Flags {
@@ -30,9 +33,9 @@ pub struct Flags {
     /// MiB of the volume [default: 1024, quick: 256]
     #[arg(long)]
     pub mib: Option<u64>,
-    /// MiB of each drive
-    #[arg(long, default_value_t = 10_240)]
-    pub drive_mib: u64,
+    /// MiB of each drive [default: 10240; in memory 4096, taken at once]
+    #[arg(long)]
+    pub drive_mib: Option<u64>,
     /// Only places whose name contains this: memory, disk
     #[arg(long, default_value = "")]
     pub only: String,
@@ -105,6 +108,11 @@ impl Flags {
         self.mib.unwrap_or(if self.quick { 256 } else { 1024 }) << 20
     }
 
+    /// MiB of each drive at a place.
+    pub fn drive_mib(&self, place: &str) -> u64 {
+        self.drive_mib.unwrap_or(if place == MEMORY { 4096 } else { 10_240 })
+    }
+
     /// MiB of each drive of the sustained part.
     pub fn sustained_drive_mib(&self) -> u64 {
         self.sustained_mib.unwrap_or(if self.quick { 256 } else { 1024 })
@@ -123,7 +131,7 @@ impl Flags {
     /// The places that are asked for, with their names.
     pub fn places(&self) -> Vec<(&'static str, PathBuf)> {
         let disk = self.disk.clone().unwrap_or_else(std::env::temp_dir);
-        let all = [("memory", self.memory.clone()), ("disk", disk)];
+        let all = [(MEMORY, self.memory.clone()), ("disk", disk)];
         all.into_iter().filter(|(name, _)| name.contains(&self.only)).collect()
     }
 

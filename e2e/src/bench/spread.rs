@@ -3,7 +3,7 @@
 //! 64 requests are under way in all, each volume has its share of them and a process of its own that exports it. Of many volumes
 //! each process finds fewer requests in a turn: its cost is told apart from the node's.
 use super::cost::{Cost, Kind, ended_children};
-use super::flags::Flags;
+use super::flags::{Flags, MEMORY};
 use super::table::{Bound, Table};
 use super::workload::Workload;
 use crate::dev::Dev;
@@ -33,7 +33,7 @@ pub fn run(name: &'static str, place: &Path, flags: &Flags, table: &mut Table) -
     );
     for slices in SLICES {
         for volumes in VOLUMES {
-            let spent = measure(place, flags, slices, volumes)
+            let spent = measure(name, place, flags, slices, volumes)
                 .with_context(|| format!("{slices} slices, {volumes} volumes"))?;
             let words = |s: Spent| {
                 let Spent { all, node, export, client, iops } = s;
@@ -68,15 +68,18 @@ pub fn run(name: &'static str, place: &Path, flags: &Flags, table: &mut Table) -
 }
 
 /// Writes, then reads.
-fn measure(place: &Path, flags: &Flags, slices: u32, volumes: u32) -> Result<[Spent; 2]> {
+fn measure(name: &str, place: &Path, flags: &Flags, slices: u32, volumes: u32) -> Result<[Spent; 2]> {
     let size = flags.size() / u64::from(volumes) / CHUNK * CHUNK;
     let mut given = flags.common();
     given.extend(["--nodes=1".into(), "--copies=1".into(), format!("--slices={slices}")]);
-    given.push(format!("--drive-size={}MiB", flags.drive_mib));
+    given.push(format!("--drive-size={}MiB", flags.drive_mib(name)));
     let names: Vec<String> = (0..volumes).map(|n| format!("v{n}")).collect();
     given.extend(names.iter().map(|name| format!("--volume={name}:{}MiB", size >> 20)));
     let dev = Dev::start_on(place, &given.iter().map(String::as_str).collect::<Vec<_>>())?;
     dev.wait_ok()?;
+    if name == MEMORY {
+        dev.allocate(1)?;
+    }
     let places: Vec<Vec<String>> = names.iter().map(|name| Workload::nbd(&dev.url(name))).collect();
     for place in &places {
         Workload::FILL.run(place, size, None).context("fill the volumes")?;

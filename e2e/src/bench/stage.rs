@@ -1,6 +1,6 @@
 //! A cluster of three nodes with one written volume, beside its floors: what workloads, latency and idling are measured on.
 use super::cost::Cost;
-use super::flags::Flags;
+use super::flags::{Flags, MEMORY};
 use super::floors::{Nbdkit, RawFile};
 use super::workload::Workload;
 use crate::dev::Dev;
@@ -37,9 +37,12 @@ impl Stage {
         let raw = RawFile::make(place, size)?;
         let mut given = flags.common();
         given.push(format!("--volume=v:{}MiB", size >> 20));
-        given.push(format!("--drive-size={}MiB", flags.drive_mib));
+        given.push(format!("--drive-size={}MiB", flags.drive_mib(name)));
         let dev = Dev::start_on(place, &given.iter().map(String::as_str).collect::<Vec<_>>())?;
         dev.wait_ok()?;
+        if name == MEMORY {
+            (1..=3).try_for_each(|node| dev.allocate(node))?;
+        }
         let empty = Cost::of(&dev);
         Workload::FILL.run(&Workload::nbd(&dev.url("v")), size, None).context("fill the volume")?;
         front.fill(size)?;

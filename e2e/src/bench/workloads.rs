@@ -74,7 +74,7 @@ fn judge(
             bound,
             format!(
                 "drives of {} MiB, a volume of {} MiB, {} s",
-                flags.drive_mib,
+                flags.drive_mib(stage.name),
                 stage.size >> 20,
                 flags.time().as_secs()
             ),
