@@ -33,7 +33,7 @@ pub struct Flags {
     /// MiB of the volume [default: 1024, quick: 256]
     #[arg(long)]
     pub mib: Option<u64>,
-    /// MiB of each drive [default: 10240; in memory 4096, taken at once]
+    /// MiB of each drive [default: 10240; in memory 4096, written once before all else]
     #[arg(long)]
     pub drive_mib: Option<u64>,
     /// Only places whose name contains this: memory, disk

@@ -75,10 +75,10 @@ fn measure(name: &str, place: &Path, flags: &Flags, slices: u32, volumes: u32) -
     given.push(format!("--drive-size={}MiB", flags.drive_mib(name)));
     let names: Vec<String> = (0..volumes).map(|n| format!("v{n}")).collect();
     given.extend(names.iter().map(|name| format!("--volume={name}:{}MiB", size >> 20)));
-    let dev = Dev::start_on(place, &given.iter().map(String::as_str).collect::<Vec<_>>())?;
+    let mut dev = Dev::start_on(place, &given.iter().map(String::as_str).collect::<Vec<_>>())?;
     dev.wait_ok()?;
     if name == MEMORY {
-        dev.allocate(1)?;
+        dev.touch_drives(1)?;
     }
     let places: Vec<Vec<String>> = names.iter().map(|name| Workload::nbd(&dev.url(name))).collect();
     for place in &places {

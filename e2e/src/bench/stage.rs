@@ -38,10 +38,10 @@ impl Stage {
         let mut given = flags.common();
         given.push(format!("--volume=v:{}MiB", size >> 20));
         given.push(format!("--drive-size={}MiB", flags.drive_mib(name)));
-        let dev = Dev::start_on(place, &given.iter().map(String::as_str).collect::<Vec<_>>())?;
+        let mut dev = Dev::start_on(place, &given.iter().map(String::as_str).collect::<Vec<_>>())?;
         dev.wait_ok()?;
         if name == MEMORY {
-            (1..=3).try_for_each(|node| dev.allocate(node))?;
+            dev.touch_drives(3)?;
         }
         let empty = Cost::of(&dev);
         Workload::FILL.run(&Workload::nbd(&dev.url("v")), size, None).context("fill the volume")?;
