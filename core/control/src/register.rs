@@ -141,10 +141,19 @@ impl State {
             return Answer::Refused(Refusal::new(RefusalKind::Early, what));
         }
         self.tell(format!("{} on node {} is refused: {what}", r.path, r.node));
-        let why = Refusal::new(RefusalKind::Unable, format!("{what}: it lacks what is answered meanwhile"));
-        Answer::Refused(
-            why.hint("start this node without it; `sarsen drive format --force` makes a new drive of it"),
-        )
+        let (what, hint) = match holds(r, d.open) {
+            true => {
+                let hint =
+                    "start this node without it; `sarsen drive format --force` makes a new drive of it";
+                (format!("{what}: it lacks what is answered meanwhile"), hint)
+            }
+            // which of them has more nobody knows: neither is to be formatted in haste
+            false => (
+                format!("{what}, and followed another opening"),
+                "start this node without it, or end that one first",
+            ),
+        };
+        Answer::Refused(Refusal::new(RefusalKind::Unable, what).hint(hint))
     }
 
     /// What was opened beside these drives while they were up is not what was moved: they were served after that.

@@ -144,7 +144,9 @@ fn an_image_that_was_served_and_its_drive_both_stop_when_they_meet() {
     assert_eq!(c.register_at(1, 1, 8, &[1]), stale(1));
     assert!(c.groups().filter(|g| g.is_in_sync(slice(1))).all(|g| g.is_damaged), "an operator is asked");
     // the image's node starts again: it does not turn that back
-    assert_eq!(kind(&c.register_at(2, 1, 9, &[7])), Some(RefusalKind::Unable));
+    let Answer::Refused(why) = c.register_at(2, 1, 9, &[7]) else { panic!() };
+    assert_eq!(why.kind, RefusalKind::Unable);
+    assert!(!why.hint.unwrap().contains("format"), "it may hold what the other lacks");
     // should it be what has more after all, an operator ends the other's node
     c.apply(Command::Heard { node: NodeId(1), is_up: false });
     assert_eq!(c.register_at(2, 1, 10, &[9, 7]), stale(1));
