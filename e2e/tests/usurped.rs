@@ -19,14 +19,15 @@ fn drive_at(nodes: &Nodes, path: &str) -> u64 {
     of.unwrap_or_else(|| panic!("{path} is none of {drives}"))["id"].as_u64().unwrap()
 }
 
-/// Three nodes, of which two hold groups of a volume of one copy, and the third votes: metadata do not stop while one is away.
-fn two_and_a_witness(dir: &Path) -> (Nodes, Vec<PathBuf>) {
-    let drives: Vec<PathBuf> = (0..2).map(|n| dir.join(format!("drive-{n}"))).collect();
+/// Three nodes with a drive each, a volume of one copy on them that is exported, and who writes to it. All vote: metadata do
+/// not stop while one is away.
+fn of_one_copy(dir: &Path, seed: u64) -> (Nodes, Vec<PathBuf>, Checker) {
+    let drives: Vec<PathBuf> = (0..3).map(|n| dir.join(format!("drive-{n}"))).collect();
     drives.iter().for_each(|drive| format(drive).unwrap());
-    let witness = dir.join("drive-2");
-    format(&witness).unwrap();
-    let nodes = Nodes::start(&[drives.clone(), vec![witness]].concat(), 1).unwrap();
-    (nodes, drives)
+    let mut nodes = Nodes::start(&drives, 1).unwrap();
+    let socket = nodes.export("v", "64MiB").unwrap();
+    nodes.wait_ok().unwrap();
+    (nodes, drives, Checker::new(&socket, "v", 64 << 20, 2, 4, seed))
 }
 
 fn wait_log(nodes: &Nodes, at: usize, text: &str) {
@@ -51,10 +52,7 @@ fn wait_down(nodes: &Nodes, at: usize) {
 #[test]
 fn an_image_of_a_served_drive_is_refused_and_never_served_and_nothing_answered_is_lost() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut nodes, drives) = two_and_a_witness(dir.path());
-    let socket = nodes.export("v", "64MiB").unwrap();
-    nodes.wait_ok().unwrap();
-    let mut checker = Checker::new(&socket, "v", 64 << 20, 2, 4, 41);
+    let (mut nodes, drives, mut checker) = of_one_copy(dir.path(), 41);
     checker.write_for(Duration::from_secs(2)).expect_clean();
     let image = dir.path().join("image");
     succeed(command("cp").arg("--sparse=always").args([&drives[1], &image]), LIMIT).unwrap();
@@ -78,7 +76,7 @@ fn an_image_of_a_served_drive_is_refused_and_never_served_and_nothing_answered_i
     spell.expect_clean();
     checker.verify().unwrap();
 
-    let (spell, nodes) = checker.beside(move || {
+    let (spell, (nodes, registered, over)) = checker.beside(move || {
         nodes.kill_node(1).unwrap();
         wait_down(&nodes, 1);
         nodes.stop_node(2).unwrap();
@@ -106,7 +104,6 @@ fn an_image_of_a_served_drive_is_refused_and_never_served_and_nothing_answered_i
         nodes.wait_ok().unwrap();
         (nodes, registered, over)
     });
-    let (nodes, registered, over) = nodes;
     assert_eq!(spell.errors, 0, "clients wait, and see no error");
     let waited = spell.longest_between(registered, over);
     println!("{} writes were answered, the longest after {:.1} s", spell.answered, waited.as_secs_f32());
@@ -121,10 +118,7 @@ fn an_image_of_a_served_drive_is_refused_and_never_served_and_nothing_answered_i
 #[test]
 fn a_drive_moved_in_haste_is_served_with_all_that_was_answered() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut nodes, drives) = two_and_a_witness(dir.path());
-    let socket = nodes.export("v", "64MiB").unwrap();
-    nodes.wait_ok().unwrap();
-    let mut checker = Checker::new(&socket, "v", 64 << 20, 2, 4, 43);
+    let (mut nodes, drives, mut checker) = of_one_copy(dir.path(), 43);
     checker.write_for(Duration::from_secs(1)).expect_clean();
     let moved = drives[1].clone();
     let drive = drive_at(&nodes, moved.to_str().unwrap());

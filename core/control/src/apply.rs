@@ -64,12 +64,7 @@ impl State {
             Command::Judge(all) => all.iter().for_each(|p| _ = self.judge(p)),
             Command::Join(all) => all.iter().for_each(|m| _ = self.join(m)),
             Command::Lead(all) => all.iter().for_each(|m| _ = self.lead(m)),
-            Command::Outlived(all) => {
-                for (id, open) in all {
-                    let of = self.drives.get_mut(id).map(|d| &mut d.images).into_iter().flatten();
-                    of.filter(|i| i.open == *open).for_each(|i| i.is_behind = true);
-                }
-            }
+            Command::Outlived(all) => self.outlived(all),
             Command::Stopping { node } => self.stopping(*node),
             Command::Leave { node } => _ = self.leave(*node),
             Command::Place(all) => all.iter().for_each(|m| _ = self.place(m)),
@@ -119,7 +114,7 @@ impl State {
             NodeId(self.last.node)
         });
         if self.nodes.get(&id).is_some_and(|n| n.is_up) {
-            self.outlive(|d| d.node == id);
+            self.outlive(id);
         }
         let (api, address, since_ms) = (String::from(api), address.clone(), self.now_ms);
         self.nodes.insert(id, Node { identity, api, address, is_up: true, since_ms, is_stopping: false });
@@ -135,7 +130,7 @@ impl State {
     fn stopping(&mut self, node: NodeId) {
         let Some(n) = self.nodes.get_mut(&node).filter(|n| !n.is_stopping) else { return };
         n.is_stopping = true;
-        self.outlive(|d| d.node == node); // it served them up to now
+        self.outlive(node); // it served them up to now
         self.tell(format!("node {node} is about to stop"));
     }
 

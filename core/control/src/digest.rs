@@ -76,8 +76,8 @@ impl Command {
                 Digest::of(27).number(drive.0).number(open.0).number(revision.0)
             }
             Command::Full(_) => Digest::of(28),
-            Command::Outlived(_) => Digest::of(30),
             Command::Alarmed { slice, .. } => Digest::of(29).number(slice.drive.0).number(slice.index),
+            Command::Outlived(_) => Digest::of(30),
         };
         digest.0
     }

@@ -6,7 +6,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use sarsen_types::limits::OPENS_MAX;
-use sarsen_types::{DriveId, GroupId, OpenId, Revision, SliceId};
+use sarsen_types::{DriveId, GroupId, NodeId, OpenId, Revision, SliceId};
 
 /// Whether what was opened is what was opened then, or followed it.
 fn holds(r: &Register, open: OpenId) -> bool {
@@ -34,15 +34,14 @@ fn is_behind(d: &Drive, r: &Register) -> bool {
     is_known || is_any && is_forgotten
 }
 
-impl State {
-    /// Whether another node serves the drive. Of two that followed one opening nobody can tell which has more, be one of them served
-    /// by now: then that one ends, and an operator is asked (found in review).
-    fn is_beside(&self, d: &Drive, r: &Register) -> bool {
-        let has_followed = !holds(r, d.open) && d.former.is_some_and(|former| holds(r, former));
-        let is_refused = !has_followed || is_behind(d, r);
-        d.node != r.node && self.is_drive_up(d) && is_refused
-    }
+/// Whether what is opened beside a drive that another node serves is refused. Of two that followed one opening nobody can tell
+/// which has more, be one of them served by now: then that one ends, and an operator is asked (found in review).
+fn is_refused(d: &Drive, r: &Register) -> bool {
+    let has_followed = !holds(r, d.open) && d.former.is_some_and(|former| holds(r, former));
+    !has_followed || is_behind(d, r)
+}
 
+impl State {
     /// One command: the open id is remembered, and no group goes on as if the drive had not been away (R1).
     pub(crate) fn register(&mut self, r: &Register) -> Answer {
         if !self.nodes.contains_key(&r.node) {
@@ -61,7 +60,8 @@ impl State {
         if let Some((drive, d)) = known.as_ref().filter(|(_, d)| d.open == r.open && d.is_up) {
             return Answer::Registered { drive: *drive, is_stale: d.is_stale };
         }
-        if let Some((drive, d)) = known.as_ref().filter(|(_, d)| self.is_beside(d, r)) {
+        let beside = known.as_ref().filter(|(_, d)| d.node != r.node && self.is_drive_up(d));
+        if let Some((drive, d)) = beside.filter(|(_, d)| is_refused(d, r)) {
             return self.opened_beside(*drive, d, r);
         }
         let id = match &known {
@@ -99,7 +99,7 @@ impl State {
             images: known.as_ref().map(|(_, d)| d.images.clone()).unwrap_or_default(),
             former: known.as_ref().and_then(|(_, d)| if d.node == r.node { d.former } else { Some(d.open) }),
         };
-        if let Some((_, d)) = known.as_ref().filter(|(_, d)| d.node != r.node && self.is_drive_up(d)) {
+        if let Some((_, d)) = beside {
             // the other one does not turn it back, should its node start again
             let image = Image { open: d.open, since_ms: self.now_ms, is_behind: true };
             remember(&mut drive.images, image);
@@ -156,10 +156,18 @@ impl State {
         Answer::Refused(Refusal::new(RefusalKind::Unable, what).hint(hint))
     }
 
-    /// What was opened beside these drives while they were up is not what was moved: they were served after that.
-    pub(crate) fn outlive(&mut self, is_of: impl Fn(&Drive) -> bool) {
-        let of = self.drives.values_mut().filter(|d| is_of(d));
+    /// What was opened beside the drives of a node that was up is not what was moved: they were served after that.
+    pub(crate) fn outlive(&mut self, node: NodeId) {
+        let of = self.drives.values_mut().filter(|d| d.node == node);
         of.flat_map(|d| &mut d.images).for_each(|i| i.is_behind = true);
+    }
+
+    /// The same of these images.
+    pub(crate) fn outlived(&mut self, all: &[(DriveId, OpenId)]) {
+        for (id, open) in all {
+            let images = self.drives.get_mut(id).map(|d| &mut d.images).into_iter().flatten();
+            images.filter(|i| i.open == *open).for_each(|i| i.is_behind = true);
+        }
     }
 
     /// What the registration of `slice`'s drive does to one of its groups.

@@ -105,10 +105,19 @@ fn stale(n: u32) -> Answer {
     Answer::Registered { drive: DriveId(n), is_stale: true }
 }
 
-/// The leader looks when a node spoke so long ago.
-fn look_at_images(c: &mut Cluster, node: u32, ago: u64) {
-    let found = outlived(&c.state, &BTreeMap::from([(NodeId(node), ago)]), c.now);
+/// So long later the leader looks, and node 1 spoke so long ago.
+fn look_at_images(c: &mut Cluster, later: u64, ago: u64) {
+    c.now += later;
+    let found = outlived(&c.state, &BTreeMap::from([(NodeId(1), ago)]), c.now);
     c.apply(Command::Outlived(found));
+}
+
+/// Node 2 opened an image of node 1's drive, which spoke after that.
+fn with_an_image() -> Cluster {
+    let mut c = Cluster::of(2, 1);
+    c.register_at(2, 1, 7, &[1]);
+    look_at_images(&mut c, 500, 0);
+    c
 }
 
 #[test]
@@ -118,8 +127,7 @@ fn an_image_of_a_drive_that_is_served_is_refused_and_counts_for_nothing_ever_aft
     let mut c = Cluster::of(2, 1);
     let groups = c.state.groups.clone();
     assert_eq!(kind(&c.register_at(2, 1, 7, &[1])), Some(RefusalKind::Early), "it may have been moved");
-    c.now += 500;
-    look_at_images(&mut c, 1, 100);
+    look_at_images(&mut c, 500, 100);
     let Answer::Refused(why) = c.register_at(2, 1, 7, &[1]) else { panic!() };
     assert_eq!(why.kind, RefusalKind::Unable);
     assert!(why.message.contains("image of drive 1, which node 1 serves as /drive1"), "{why}");
@@ -156,8 +164,7 @@ fn an_image_that_was_served_and_its_drive_both_stop_when_they_meet() {
 fn a_drive_that_was_moved_before_its_node_was_missed_is_current() {
     let mut c = Cluster::of(2, 1);
     assert_eq!(kind(&c.register_at(2, 1, 7, &[1])), Some(RefusalKind::Early));
-    c.now += 1500;
-    look_at_images(&mut c, 1, 1500);
+    look_at_images(&mut c, 1500, 1500);
     assert_eq!(kind(&c.register_at(2, 1, 7, &[1])), Some(RefusalKind::Early));
     c.apply(Command::Heard { node: NodeId(1), is_up: false });
     assert_eq!(c.register_at(2, 1, 7, &[1]), current(1));
@@ -187,17 +194,13 @@ fn an_image_opened_before_the_drives_node_ends_or_starts_counts_for_nothing() {
 
 #[test]
 fn an_image_that_is_known_to_be_behind_is_not_forgotten_for_others() {
-    let mut c = Cluster::of(2, 1);
-    c.register_at(2, 1, 7, &[1]);
-    c.now += 500;
-    look_at_images(&mut c, 1, 0);
+    let mut c = with_an_image();
     (100..120).for_each(|open| drop(c.register_at(2, 1, open, &[1])));
     let images = |c: &Cluster| c.state.drives[&DriveId(1)].images.clone();
     assert_eq!(images(&c).len(), IMAGES_MAX);
     assert!(images(&c).iter().any(|i| i.open == OpenId(7) && i.is_behind));
     // more of them than are remembered: who comes now may be one
-    c.now += 500;
-    look_at_images(&mut c, 1, 0);
+    look_at_images(&mut c, 500, 0);
     assert!(images(&c).iter().all(|i| i.is_behind));
     c.apply(Command::Heard { node: NodeId(1), is_up: false });
     assert_eq!(c.register_at(2, 1, 200, &[1]), stale(1));
@@ -206,10 +209,7 @@ fn an_image_that_is_known_to_be_behind_is_not_forgotten_for_others() {
 #[test]
 fn an_image_whose_superblock_forgot_by_what_it_is_known_counts_for_nothing() {
     // found in review: its node failed again and again between opening its drives and registering them
-    let mut c = Cluster::of(2, 1);
-    c.register_at(2, 1, 7, &[1]);
-    c.now += 500;
-    look_at_images(&mut c, 1, 0);
+    let mut c = with_an_image();
     c.apply(Command::Heard { node: NodeId(1), is_up: false });
     let later: Vec<u128> = [1].into_iter().chain(100..100 + OPENS_MAX as u128).collect();
     assert_eq!(c.register_at(2, 1, 300, &later), stale(1));

@@ -15,7 +15,6 @@ pub use crate::inspect::{Inspection, inspect};
 pub(crate) const APART: u64 = (1 << 20) / BLOCK_SIZE as u64;
 /// The smallest slice: room for roots, ring and some data.
 pub const SLICE_BYTES_MIN: u64 = 32 << 20;
-/// Opens since the last registration that a superblock remembers; more mean that the drive never registers.
 /// Journal blocks in flight, at most, in any superblock: replay keeps twice as many in memory.
 const WINDOW_MAX: u32 = 1 << 16;
 /// The layout of superblocks this program writes.

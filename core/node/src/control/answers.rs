@@ -89,7 +89,8 @@ pub async fn nodes(Shared(desk): Hand) -> Done<Vec<api::Node>> {
 /// `GET /v1/drives`
 pub async fn drives(Shared(desk): Hand) -> Done<Vec<api::Drive>> {
     let state = fresh(&desk).await?;
-    let (damaged, sole) = (state.damaged(), state.sole());
+    let (mut damaged, sole) = (state.damaged(), state.sole());
+    damaged.retain(|id, _| state.can_accept(*id));
     let drive = |(id, d): (&sarsen_types::DriveId, &sarsen_control::state::Drive)| api::Drive {
         id: id.0,
         identity: d.identity.to_string(),
@@ -102,13 +103,7 @@ pub async fn drives(Shared(desk): Hand) -> Done<Vec<api::Drive>> {
         used_bytes: bytes(d.used_blocks),
         is_up: state.is_drive_up(d),
         is_stale: d.is_stale,
-        damaged_groups: damaged
-            .get(id)
-            .filter(|_| state.can_accept(*id))
-            .into_iter()
-            .flatten()
-            .map(|g| g.0)
-            .collect(),
+        damaged_groups: damaged.get(id).into_iter().flatten().map(|g| g.0).collect(),
         sole_groups: sole.get(id).into_iter().flatten().map(|g| g.0).collect(),
         is_given_up: d.forgetting.is_some(),
         waits_for: d.forgetting.iter().flat_map(|f| state.owners(&f.hosts)).map(str::to_owned).collect(),
